@@ -1,0 +1,501 @@
+"""The edit memory: assert, supersede, retract and undo facts; read them now or as they stood; find them by meaning.
+
+`EditMemory` ties the parts together: a write is checked (`intake`), turned into entries of the log (`draft`), made
+durable (`store`), and only then applied to the state (`state`) and the index (`recall`). What other processes write
+to the same file comes in by the same way. Reading is `MemoryView`'s.
+
+Knows nothing of language models or strategies.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from threading import RLock
+from typing import Self, TypeVar
+
+from memedit.errors import BadRow, InvalidFact, UnknownFact, UnknownNamespace, UnknownRelation
+from memedit.memory.catalogue import Catalogue
+from memedit.memory.draft import Draft, Outcome
+from memedit.memory.embedder import Embedder
+from memedit.memory.fact import DEFAULT_NAMESPACE, Fact, FactInput, Receipt, Relation
+from memedit.memory.intake import Prepared, aware_microseconds, check_namespace, prepare
+from memedit.memory.recall import Progress, Recall, default_embedder
+from memedit.memory.state import NamespaceState, Record, State
+from memedit.memory.store import Entry, Store, Transaction
+from memedit.memory.view import MemoryView as MemoryView
+
+Result = TypeVar("Result")
+
+
+class EditMemory:
+    """A durable memory of facts, by namespace. Safe to use from several threads and several processes.
+
+    Args:
+        path: A SQLite file (made if it is not there), ":memory:", or a SQLAlchemy URL of SQLite. The index's snapshot
+            lies beside the file, as ``<file>.index``.
+        catalogue: The relations to begin with; what the memory's own log defines is added to it.
+        embedder: Makes the vectors for `MemoryView.search`; all-MiniLM-L6-v2 by default.
+        namespace: The namespace of calls that name none.
+        embed_on_write: Whether writes embed their texts. If not, the first search does.
+        clock: Tells the time, as an aware datetime.
+        busy_timeout: Seconds to wait while another process writes.
+
+    Attributes:
+        catalogue: The relations.
+        embedder: The embedder.
+        namespace: The default namespace. It may be read before anything is written to it.
+
+    Raises:
+        StoreError: The database cannot be used: it is foreign, damaged, or not writable. It is left untouched.
+
+    Example:
+        >>> memory = EditMemory(embed_on_write=False)
+        >>> receipt = memory.assert_fact(FactInput(subject="France", relation="capital", object="Lyon"))
+        >>> memory.view().lookup("france", "P36")[0].object
+        'Lyon'
+        >>> memory.close()
+    """
+
+    def __init__(
+        self,
+        path: str | Path = ":memory:",
+        *,
+        catalogue: Catalogue | None = None,
+        embedder: Embedder | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        embed_on_write: bool = True,
+        clock: Callable[[], datetime] | None = None,
+        busy_timeout: float = 10.0,
+    ) -> None:
+        self.catalogue = Catalogue.default() if catalogue is None else catalogue
+        self.embedder = default_embedder() if embedder is None else embedder
+        self.namespace = check_namespace(namespace)
+        self._embed_on_write = embed_on_write
+        self._clock = _utc_now if clock is None else clock
+        self._shipped = {relation.id: relation for relation in Catalogue.default()}
+        self._follow_lock = RLock()
+        self._converse_cache: tuple[int, dict[str, tuple[str, ...]]] = (-1, {})
+        self._closed = False
+        self._store = Store(path, busy_timeout=busy_timeout)
+        self._state = State(self.catalogue)
+        self._recall = Recall(self._store, self._state, self.embedder, self._follow)
+        try:
+            with _without_collector():
+                self._follow()
+        except BaseException:
+            self._store.close()
+            raise
+        self._recall.opened()
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def assert_fact(self, fact: FactInput, *, namespace: str | None = None) -> Receipt:
+        """Record a fact; on disk when this returns.
+
+        A fact that is there already changes nothing. A new object in a single-valued slot supersedes the old one for
+        the new fact's valid time; what lies outside that time is kept, as new facts of the same content. A sentence
+        that cannot be parsed is kept as free text, and the receipt's notice says so.
+
+        Raises:
+            InvalidFact: It cannot be recorded as it is. Times without a time zone are refused.
+            UnknownRelation: Its relation looks like a Wikidata id ("P99999") that the catalogue does not have. Any
+                other new name is defined on the fly.
+            StoreBusy: Another process held the database longer than the timeout.
+        """
+        return self._assert([prepare(fact, Catalogue(parent=self.catalogue))], namespace)[0]
+
+    def assert_facts(self, facts: Iterable[FactInput], *, namespace: str | None = None) -> list[Receipt]:
+        """Record facts in one transaction: all or none. Later ones see earlier ones.
+
+        Raises:
+            BadRow: One of them cannot be recorded; nothing was written.
+            StoreBusy: Another process held the database longer than the timeout.
+        """
+        relations = Catalogue(parent=self.catalogue)
+        prepared = []
+        for row, fact in enumerate(facts, 1):
+            try:
+                prepared.append(prepare(fact, relations))
+            except (InvalidFact, UnknownRelation) as error:
+                raise BadRow(error.problem, error.mend, row=row) from error
+        return self._assert(prepared, namespace) if prepared else []
+
+    def retract(self, fact_id: int, *, namespace: str | None = None) -> Fact:
+        """Cease to believe a fact. What it had superseded stays superseded; to get that back, undo instead.
+
+        Returns:
+            The fact, ended.
+
+        Raises:
+            UnknownFact: The namespace has no such fact.
+            AlreadyRetracted: The fact is not live.
+            UnknownNamespace: Nothing was ever written to the namespace.
+        """
+        self._write(namespace, lambda draft, _: draft.retract(fact_id), existing=True)
+        return self.get(fact_id, namespace=namespace)
+
+    def undo(self, *, namespace: str | None = None) -> list[Fact]:
+        """Undo the last write (a fact, a batch or a retraction) not yet undone; again, the one before it.
+
+        Facts that it recorded are ended (`EndReason.UNDONE`); facts that it ended are live again, under their own ids.
+        Both are entries of the log, so ``as_of`` still shows what was believed in between. Aliases and relations
+        stay.
+
+        Returns:
+            The facts touched, in the order of their ids.
+
+        Raises:
+            NothingToUndo: There is no such write.
+            UnknownNamespace: Nothing was ever written to the namespace.
+        """
+
+        def plan(draft: Draft, transaction: Transaction) -> list[int]:
+            return draft.undo(transaction.entries_of(draft.to_undo()))
+
+        touched = self._write(namespace, plan, existing=True)
+        return [self.get(fact_id, namespace=namespace) for fact_id in touched]
+
+    def add_alias(self, entity: str, alias: str, *, namespace: str | None = None) -> None:
+        """Make `alias` another name of an entity, for facts recorded before and after, and at all times.
+
+        Raises:
+            InvalidFact: One is no name, or `alias` is already a name of another entity.
+        """
+        self._write(namespace, lambda draft, _: draft.add_alias(entity, alias))
+
+    def define_relation(self, relation: Relation | str) -> Relation:
+        """Add a relation to the catalogue, for good: a whole one (replacing any of its id), or one by name.
+
+        Relations belong to the memory, not to a namespace.
+
+        Raises:
+            InvalidFact: The name is none, or a template lacks a place for subject or object.
+        """
+        made = Catalogue(parent=self.catalogue).define(relation)
+        self._write(None, lambda draft, _: draft.define([made], self._known_relations()))
+        return self.catalogue.get(made.id)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Sequence number of the last entry of the log that this process has taken in."""
+        return self._state.position
+
+    def view(
+        self,
+        *,
+        namespace: str | None = None,
+        ids: Iterable[int] | None = None,
+        as_of: datetime | None = None,
+        valid_at: datetime | None = None,
+        must_exist: bool = False,
+    ) -> MemoryView:
+        """A reading of one namespace.
+
+        Args:
+            namespace: The namespace; the default one if None.
+            ids: A mask: read as if only these facts had ever been asserted.
+            as_of: Transaction time: read what was believed then. The names of entities are today's.
+            valid_at: Valid time: read what holds then. By default `as_of`, or now.
+            must_exist: Whether a namespace that nothing was written to is an error; else it reads as empty.
+
+        Raises:
+            UnknownNamespace: With `must_exist`.
+            InvalidFact: A time has no time zone.
+        """
+        self._follow()
+        if must_exist:
+            self._space(namespace)
+        return MemoryView(self, namespace or self.namespace, ids, _time(as_of, "as_of"), _time(valid_at, "valid_at"))
+
+    def get(self, fact_id: int, *, namespace: str | None = None) -> Fact:
+        """A fact, live or not.
+
+        Raises:
+            UnknownFact: The namespace has no such fact.
+            UnknownNamespace: Nothing was ever written to the namespace.
+        """
+        self._follow()
+        with self._state.lock:
+            space = self._space(namespace)
+            if fact_id not in space.facts:
+                raise UnknownFact(f"The namespace {space.name!r} has no fact {fact_id}.", "List its facts to see ids.")
+            return space.fact(space.facts[fact_id])
+
+    def history(
+        self, subject: str | None = None, relation: str | None = None, *, namespace: str | None = None
+    ) -> list[Fact]:
+        """Everything ever recorded, live or not, oldest first.
+
+        Args:
+            subject: Only facts with this subject, under any of its names.
+            relation: Only facts of this relation (id, label or alias).
+            namespace: The namespace; the default one if None.
+
+        Raises:
+            UnknownNamespace: Nothing was ever written to the namespace.
+            UnknownRelation: The catalogue does not have the relation.
+        """
+        return self.facts(subject=subject, relation=relation, live=False, namespace=namespace)
+
+    def facts(
+        self,
+        *,
+        subject: str | None = None,
+        relation: str | None = None,
+        object: str | None = None,  # noqa: A002
+        text: str | None = None,
+        live: bool = True,
+        as_of: datetime | None = None,
+        valid_at: datetime | None = None,
+        limit: int | None = None,
+        after: int | None = None,
+        namespace: str | None = None,
+    ) -> list[Fact]:
+        """The recorded facts that pass every filter given, in the order of their ids.
+
+        Unlike a view, this lists facts whatever their valid time, unless `valid_at` is given, and infers nothing.
+
+        Args:
+            subject: A name of the subject.
+            relation: The relation's id, label or alias.
+            object: A name of the object.
+            text: Part of the statement, in any case.
+            live: Whether to leave out facts that have ended.
+            as_of: Transaction time; the facts are given as they stood then.
+            valid_at: Valid time.
+            limit: Most facts to return.
+            after: Only facts with a greater id; with `limit`, this pages through them.
+            namespace: The namespace; the default one if None.
+
+        Raises:
+            UnknownNamespace: Nothing was ever written to the namespace.
+            UnknownRelation: The catalogue does not have the relation.
+            InvalidFact: A time has no time zone, or a name is no name.
+        """
+        moment, valid = _time(as_of, "as_of"), _time(valid_at, "valid_at")
+        relation_id = (
+            None if relation is None else (self.catalogue.resolve(relation) or self.catalogue.get(relation)).id
+        )
+        needle = None if text is None else " ".join(text.split()).casefold()
+        self._follow()
+        with self._state.lock:
+            space = self._space(namespace)
+            found: list[Fact] = []
+            for record in _candidates(space, subject, object):
+                if limit is not None and len(found) >= limit:
+                    break
+                end = record.end_at(moment)
+                if (
+                    record.known_at(moment)
+                    and not (live and end is not None)
+                    and (relation_id is None or record.relation == relation_id)
+                    and (after is None or record.id > after)
+                    and (valid is None or record.holds_at(valid))
+                    and (needle is None or needle in record.statement.casefold())
+                ):
+                    found.append(space.fact(record) if moment is None else record.fact(end))
+        return found
+
+    def count(self, namespace: str | None = None) -> int:
+        """How many live facts a namespace has.
+
+        Raises:
+            UnknownNamespace: Nothing was ever written to the namespace.
+        """
+        self._follow()
+        with self._state.lock:
+            return self._space(namespace).live_count
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that were ever written to, by name."""
+        self._follow()
+        with self._state.lock:
+            return sorted(self._state.namespaces)
+
+    def aliases(self, entity: str, *, namespace: str | None = None) -> tuple[str, ...]:
+        """The other names of an entity, built-in ones included.
+
+        Raises:
+            UnknownNamespace: Nothing was ever written to the namespace.
+            InvalidFact: `entity` is no name.
+        """
+        self._follow()
+        with self._state.lock:
+            return self._space(namespace).entities.aliases(entity)
+
+    # -- the index, and the end ------------------------------------------------------------------------------
+
+    def embed_pending(self, progress: Progress | None = None) -> int:
+        """Embed now what a first search would, so that it need not; `progress` is told (done, total) facts.
+
+        Returns:
+            How many facts the index has gained.
+        """
+        self._follow()
+        return self._recall.embed_waiting(progress)
+
+    def rebuild_index(self) -> None:
+        """Make the index anew from the log and the vectors kept with it, and save it."""
+        self._follow()
+        self._recall.rebuild()
+
+    def save_index(self) -> None:
+        """Write the index's snapshot, so that opening the memory need not make it again.
+
+        Raises:
+            ReadOnlyStore: The folder cannot be written.
+        """
+        self._follow()
+        self._recall.save()
+
+    def close(self) -> None:
+        """Save the index if it has changed, and let go of the database. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._recall.close()
+        finally:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- within the package ----------------------------------------------------------------------------------
+
+    def _assert(self, facts: Sequence[Prepared], namespace: str | None) -> list[Receipt]:
+        relations = [fact.relation for fact in facts if fact.relation is not None]
+        texts = [text for fact in facts for text in (fact.statement, fact.question)]
+        # Before the transaction: nobody else can write while it is open.
+        vectors = self._recall.embed(texts) if self._embed_on_write else {}
+
+        def plan(draft: Draft, transaction: Transaction) -> list[Outcome]:
+            draft.define(relations, self._known_relations())
+            outcomes = [draft.record(fact) for fact in facts]
+            transaction.keep_vectors(self.embedder.name, vectors)
+            return outcomes
+
+        outcomes = self._write(namespace, plan)
+        with self._state.lock:
+            space = self._state.namespace(namespace or self.namespace)
+            return [
+                Receipt(
+                    fact=space.fact(space.facts[outcome.fact]),
+                    status=outcome.status,
+                    replaced=tuple(space.fact(space.facts[number]) for number in outcome.replaced),
+                    notice=fact.notice,
+                )
+                for fact, outcome in zip(facts, outcomes, strict=True)
+            ]
+
+    def _write(
+        self, namespace: str | None, plan: Callable[[Draft, Transaction], Result], *, existing: bool = False
+    ) -> Result:
+        """Draft a write on the newest state, make it durable, then apply it."""
+        name = check_namespace(namespace or self.namespace)
+        with self._store.transaction() as transaction:
+            for chunk in transaction.entries_after(self._state.position):
+                self._take(chunk)
+            space = self._space(name) if existing else self._state.namespace(name)
+            draft = Draft(space, transaction.head, self._now())
+            result = plan(draft, transaction)
+            if draft.entries:
+                transaction.append(draft.entries, draft.head)
+        self._take(draft.entries)
+        self._recall.settle()
+        return result
+
+    def _follow(self) -> None:
+        """Take in what has been committed since, by this process or by others."""
+        with self._follow_lock:
+            if self._store.changed() or not self._state.position:
+                for chunk in self._store.entries_after(self._state.position):
+                    self._take(chunk)
+
+    def _take(self, entries: Iterable[Entry]) -> None:
+        with self._state.lock:
+            self._recall.note(self._state.apply(entries))
+
+    def _space(self, namespace: str | None) -> NamespaceState:
+        name = namespace or self.namespace
+        with self._state.lock:
+            if name not in self._state.namespaces and name != self.namespace:
+                nearest = ", ".join(map(repr, get_close_matches(name, self._state.namespaces, n=3)))
+                raise UnknownNamespace(
+                    f"Nothing was ever written to the namespace {name!r}"
+                    + (f"; nearest: {nearest}." if nearest else "."),
+                    "Check its name; a namespace comes into being with its first fact.",
+                )
+            return self._state.namespace(name)
+
+    def _now(self) -> int:
+        return aware_microseconds(self._clock(), "the clock's time")
+
+    def _known_relations(self) -> dict[str, Relation]:
+        """The relations that need no entry in the log."""
+        return self._shipped | self._state.relations
+
+    def _converses(self, relation: str) -> tuple[str, ...]:
+        """The relations that imply `relation` from the other side, which are those that it implies."""
+        version, converses = self._converse_cache
+        if version != self._state.definitions:
+            version, converses = self._state.definitions, _converses(self.catalogue)
+            self._converse_cache = version, converses
+        return converses.get(relation, ())
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Reading a log makes many objects and no garbage; the collector would walk them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _candidates(space: NamespaceState, subject: str | None, obj: str | None) -> Iterable[Record]:
+    """The records that a filter by entities leaves to be looked at, in the order of ids."""
+    if subject is None and obj is None:
+        return space.facts.values()
+    found: set[int] | None = None
+    for name, into in ((subject, False), (obj, True)):
+        if name is not None:
+            key = space.entities.resolve(name)
+            sides = [edges.into if into else edges.out for edges in (space.live, space.ended)]
+            numbers = {record.id for side in sides for bag in side.get(key, {}).values() for record in bag}
+            found = numbers if found is None else found & numbers
+    return [space.facts[number] for number in sorted(found or ())]
+
+
+def _converses(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
+    pairs: set[tuple[str, str]] = set()
+    for relation in catalogue:
+        if relation.symmetric:
+            pairs.add((relation.id, relation.id))
+        if relation.inverse is not None and relation.inverse in catalogue:
+            pairs |= {(relation.id, relation.inverse), (relation.inverse, relation.id)}
+    converses: dict[str, list[str]] = {}
+    for one, other in sorted(pairs):
+        converses.setdefault(one, []).append(other)
+    return {relation: tuple(others) for relation, others in converses.items()}
+
+
+def _time(moment: datetime | None, name: str) -> int | None:
+    return None if moment is None else aware_microseconds(moment, name)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,111 @@
+"""The tables of the edit memory, and the numbered steps that make them.
+
+A step never changes once it has been released: a new shape of the tables is a new step at the end of `MIGRATIONS`.
+Only portable SQL belongs here. Knows nothing of what the rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from memedit.errors import StoreError
+
+Migration = Callable[[sa.Connection], None]
+
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""64 bits everywhere; SQLite makes only a column of type INTEGER the alias of its row id."""
+
+metadata = sa.MetaData()
+
+meta = sa.Table(
+    "memedit_meta",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+"""What is true of the whole database: the number of the last migration, and the memory's own id."""
+
+head = sa.Table(
+    "memedit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("seq", BIG, nullable=False),
+    sa.Column("transaction", BIG, nullable=False),
+    sa.Column("fact", BIG, nullable=False),
+    sa.Column("at", BIG, nullable=False),
+)
+"""One row: the last sequence number, transaction, fact id and time handed out. They never go back, so ids are never
+reused; and a writer that holds this row holds the log."""
+
+log = sa.Table(
+    "memedit_log",
+    metadata,
+    sa.Column("seq", BIG, primary_key=True, autoincrement=False),
+    sa.Column("transaction", BIG, nullable=False, index=True),
+    sa.Column("at", BIG, nullable=False),
+    sa.Column("namespace", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("fact", BIG),
+    sa.Column("other", BIG),
+    sa.Column("reason", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("relation", sa.Text),
+    sa.Column("object", sa.Text),
+    sa.Column("statement", sa.Text),
+    sa.Column("question", sa.Text),
+    sa.Column("valid_from", BIG),
+    sa.Column("valid_to", BIG),
+    sa.Column("source", sa.Text),
+    sa.Column("body", sa.Text),
+)
+"""The edit log: append-only, the truth. Its columns are those of `memedit.memory.store.Entry`."""
+
+vectors = sa.Table(
+    "memedit_vectors",
+    metadata,
+    sa.Column("id", BIG, primary_key=True),
+    sa.Column("embedder", sa.Text, nullable=False),
+    sa.Column("text_hash", sa.LargeBinary(16), nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("embedder", "text_hash"),
+)
+"""Embeddings, little-endian float32, by embedder and text. Kept in the order of writing and found by a small index:
+keyed by the hash itself, every insert would touch a random page."""
+
+
+def schema_of(connection: sa.Connection) -> int:
+    """The number of the last migration that the database has been through; 0 for an empty one."""
+    if not sa.inspect(connection).has_table(meta.name):
+        return 0
+    return int(connection.execute(sa.select(meta.c.value).where(meta.c.name == "schema")).scalar_one())
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Bring the database to the newest shape, inside the transaction that `connection` is in.
+
+    Raises:
+        StoreError: The database was made by a newer version.
+    """
+    done = schema_of(connection)
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"The edit memory was written by a newer memedit (schema {done}; this one knows {len(MIGRATIONS)}).",
+            "Upgrade memedit; the file was left untouched.",
+        )
+    for number, step in enumerate(MIGRATIONS[done:], done + 1):
+        step(connection)
+        connection.execute(meta.update().where(meta.c.name == "schema").values(value=str(number)))
+
+
+def _create(connection: sa.Connection) -> None:
+    for table in (meta, head, log, vectors):
+        table.create(connection)
+    connection.execute(meta.insert(), [{"name": "schema", "value": "0"}, {"name": "id", "value": uuid4().hex}])
+    connection.execute(head.insert().values(id=1, seq=0, transaction=0, fact=0, at=0))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create,)
+"""Step n is at place n - 1."""

@@ -1,0 +1,154 @@
+"""All that is particular to SQLite: whose file it is, the pragmas, the locks, and what its errors mean.
+
+Whose file it is is read from the file's first hundred bytes, before SQLite opens it: even a read through SQLite may
+write (it recovers journals, and makes shared-memory files), and a file that is not ours must stay as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool, StaticPool
+
+from memedit.errors import CorruptDatabase, ForeignDatabase, MemEditError, ReadOnlyStore, StoreBusy, StoreError
+
+APPLICATION_ID = 0x6D656D65
+"""Marks a SQLite file as memedit's ("meme"); it stands at bytes 68 to 71 of the file."""
+
+_MAGIC = b"SQLite format 3\x00"
+
+
+def check_file(path: Path) -> None:
+    """See that `path` is a memory, or a place where one can be made. Writes nothing.
+
+    Raises:
+        StoreError: `path` is a folder, or its folder does not exist.
+        CorruptDatabase: The file is no SQLite database.
+        ForeignDatabase: It is another application's.
+        ReadOnlyStore: The file or its folder cannot be written.
+    """
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder.", "Give the path of a file, e.g. facts.db.")
+    if not path.parent.is_dir():
+        raise StoreError(f"The folder {path.parent} does not exist.", "Create it, or give another path.")
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise _read_only(place)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        header = file.read(100)
+    if len(header) < 100 or not header.startswith(_MAGIC):
+        raise CorruptDatabase(
+            f"{path} is not a database, or its first page is damaged.",
+            "Give another path, or restore the file from a backup; it was left untouched.",
+        )
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise ForeignDatabase(
+            f"{path} is a SQLite database, but not an edit memory.",
+            "Give the path of a new file; this one was left untouched.",
+        )
+
+
+def make_engine(path: Path | None, busy_timeout: float) -> sa.Engine:
+    """An engine on a file, or on memory where `path` is None.
+
+    A transaction of it takes the write lock when it begins, so that what it reads cannot have changed when it writes;
+    a connection with ``isolation_level="AUTOCOMMIT"`` only reads, and waits for nobody.
+
+    Args:
+        path: The file.
+        busy_timeout: Seconds to wait for another process's lock.
+    """
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=":memory:" if path is None else str(path)),
+        connect_args={"timeout": busy_timeout, "check_same_thread": False},
+        poolclass=StaticPool if path is None else NullPool,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver would begin transactions of its own, too late
+        connection.execute("PRAGMA synchronous=FULL")  # in WAL mode NORMAL could lose the last commits
+
+    @sa.event.listens_for(engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def mark(connection: sa.Connection) -> None:
+    """Sign a new file, inside the transaction that creates its tables."""
+    connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+def use_write_ahead_log(connection: sa.Connection, busy_timeout: float) -> None:
+    """Let readers read while a writer writes. Once done, it is a property of the file.
+
+    Only after `mark` has been committed: until then the signature would lie in the log and not in the file.
+    """
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        except sa.exc.OperationalError:
+            # This pragma fails at once when the file is locked: SQLite's own waiting does not cover it.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection has committed. Takes microseconds."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+@contextmanager
+def explained(place: object) -> Iterator[None]:
+    """Turn the database's errors into memedit's.
+
+    Args:
+        place: The file, to be named.
+
+    Raises:
+        StoreBusy, ReadOnlyStore, CorruptDatabase, StoreError: As the case may be.
+    """
+    try:
+        yield
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        raise _explain(place, error) from error
+    except sa.exc.ResourceClosedError as error:
+        raise StoreError("The memory is closed.", "Open it again; a `with` block closes it at its end.") from error
+
+
+def _explain(place: object, error: sa.exc.DBAPIError | sqlite3.Error) -> MemEditError:
+    origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(
+            f"Another process has been holding {place} for longer than the timeout.",
+            "Try again, let that process finish its batch, or open the memory with a longer busy_timeout.",
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return _read_only(place)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return CorruptDatabase(f"{place} is damaged: {origin}.", "Restore it from a backup; it was left untouched.")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"The disk that holds {place} is full; nothing was written.", "Free some space and retry.")
+    return StoreError(f"The database {place} failed: {origin}.", "See the cause above.")
+
+
+def _read_only(place: object) -> ReadOnlyStore:
+    return ReadOnlyStore(
+        f"{place} cannot be written.", "Give yourself write permission on the file and its folder, or use another path."
+    )
