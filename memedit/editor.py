@@ -1,0 +1,387 @@
+"""`MemEditor`: the public face. Facts go in, questions are answered from them, and what they do not touch is unchanged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self, overload
+
+from memedit.errors import InvalidFact, InvalidQuestion
+from memedit.memory.fact import Fact, FactInput, Receipt
+from memedit.models import load_model
+from memedit.models.base import LanguageModel, Message, Sampling
+from memedit.strategies import load_strategy
+
+if TYPE_CHECKING:
+    from memedit.answer import Answer
+    from memedit.edited import ChatReply, EditedModel
+    from memedit.explain import Explanation
+    from memedit.memory.embedder import Embedder
+    from memedit.memory.memory import EditMemory, MemoryView
+    from memedit.planner import PathScorer, Planner
+    from memedit.scope import ScopeClassifier
+    from memedit.strategies.base import Steps, Strategy
+    from memedit.strategies.driver import Toolbox
+
+MAX_QUESTION_CHARACTERS = 20_000
+CHAT_TOKENS = 256
+"""Most tokens of a chat reply where the caller does not say."""
+
+FactLike = FactInput | Mapping[str, object] | tuple[str, str, str] | str
+"""A fact as a value, a mapping of `FactInput`'s fields, a (subject, relation, object) triple, or a plain sentence."""
+
+
+class MemEditor:
+    """A base model with an edit memory beside it.
+
+    Args:
+        model: ``"embedded"``, ``"hf:NAME_OR_PATH"``, ``"http://host:port/v1"``, or a `LanguageModel`. It is loaded
+            at the first question.
+        memory: A SQLite file, ``":memory:"``, a database URL, or an `EditMemory` (which the caller then closes).
+        namespace: The tenant that calls without one work in.
+        strategy: Name of the strategy, or a `Strategy`.
+        embedder: Replaces the embedded all-MiniLM-L6-v2; ignored where `memory` is an `EditMemory`.
+        planner: Replaces the planner.
+        scorer: Replaces the path scorer.
+        scope: Replaces the scope classifier.
+
+    Raises:
+        InvalidSpec: The model or strategy name means nothing.
+        StoreError: The memory cannot be opened.
+    """
+
+    def __init__(
+        self,
+        model: str | LanguageModel = "embedded",
+        memory: str | Path | EditMemory = ":memory:",
+        *,
+        namespace: str = "default",
+        strategy: str | Strategy = "walk",
+        embedder: Embedder | None = None,
+        planner: Planner | None = None,
+        scorer: PathScorer | None = None,
+        scope: ScopeClassifier | None = None,
+    ) -> None:
+        from memedit.memory.memory import EditMemory
+
+        self._model = model
+        self._strategy = load_strategy(strategy)
+        self._owns_memory = not isinstance(memory, EditMemory)
+        self.memory = memory if isinstance(memory, EditMemory) else EditMemory(memory, embedder=embedder)
+        self.namespace = namespace
+        self._planner, self._scorer, self._scope = planner, scorer, scope
+        self._tools: Toolbox | None = None
+        self._loading = threading.RLock()
+
+    # -- facts -----------------------------------------------------------------------------------------------
+
+    def add_fact(
+        self,
+        subject_or_statement: str,
+        relation: str | None = None,
+        object: str | None = None,  # noqa: A002 - the field's standard name
+        *,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        source: str | None = None,
+        namespace: str | None = None,
+    ) -> Receipt:
+        """Record a fact, durably, before returning. It supersedes what a single-valued slot held.
+
+        Args:
+            subject_or_statement: The subject; or, alone, a plain sentence ("The capital of France is Lyon."). A
+                sentence that fits no template is kept as free text, and the receipt says so.
+            relation: Relation id ("P36"), label ("capital"), or any new name.
+            object: The object.
+            valid_from: When it begins to hold (aware datetime).
+            valid_to: When it ceases to hold, exclusive.
+            source: Where it comes from, kept for audit.
+            namespace: The tenant, if not the editor's.
+
+        Raises:
+            InvalidFact: A name is empty, too long or holds control characters; or the times are reversed.
+            UnknownRelation: `relation` looks like a Wikidata id and the catalogue does not have it.
+        """
+        if (relation is None) != (object is None):
+            raise InvalidFact(
+                "A triple needs both a relation and an object.",
+                'Call add_fact("France", "capital", "Lyon") or add_fact("The capital of France is Lyon.").',
+            )
+        fact = FactInput(
+            subject=subject_or_statement if relation is not None else None,
+            relation=relation,
+            object=object,
+            statement=subject_or_statement if relation is None else None,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            source=source,
+        )
+        return self.memory.assert_fact(fact, namespace=namespace or self.namespace)
+
+    def add_facts(self, facts: Iterable[FactLike], *, namespace: str | None = None) -> list[Receipt]:
+        """Record many facts in one transaction: all of them, or none.
+
+        Raises:
+            BadRow: A fact is bad; the error names its 1-based row, and nothing was written.
+        """
+        return self.memory.assert_facts(map(_fact_input, facts), namespace=namespace or self.namespace)
+
+    def retract(self, fact: int | Fact | Receipt, *, namespace: str | None = None) -> Fact:
+        """Stop believing a fact. It stays in the history.
+
+        Raises:
+            UnknownFact: This namespace has no such fact.
+            AlreadyRetracted: It is no longer live.
+        """
+        fact_id = fact if isinstance(fact, int) else fact.fact.id if isinstance(fact, Receipt) else fact.id
+        return self.memory.retract(fact_id, namespace=namespace or self.namespace)
+
+    def undo(self, *, namespace: str | None = None) -> list[Fact]:
+        """Take back the last write that was not yet undone; the facts it touched, as they are now.
+
+        Raises:
+            NothingToUndo: No write is left.
+        """
+        return self.memory.undo(namespace=namespace or self.namespace)
+
+    def facts(
+        self,
+        *,
+        subject: str | None = None,
+        relation: str | None = None,
+        text: str | None = None,
+        as_of: datetime | None = None,
+        limit: int | None = None,
+        namespace: str | None = None,
+    ) -> list[Fact]:
+        """Live facts, oldest first.
+
+        Args:
+            subject: Only facts about this entity (aliases resolved).
+            relation: Only facts of this relation (id or label).
+            text: Only facts whose statement contains this, whatever the case.
+            as_of: As they stood at this moment.
+            limit: At most so many.
+            namespace: The tenant, if not the editor's.
+        """
+        return self.memory.facts(
+            subject=subject,
+            relation=relation,
+            text=text,
+            as_of=as_of,
+            limit=limit,
+            namespace=namespace or self.namespace,
+        )
+
+    def history(
+        self, subject: str | None = None, relation: str | None = None, *, namespace: str | None = None
+    ) -> list[Fact]:
+        """Everything ever recorded, oldest first: live, superseded, retracted and undone facts."""
+        return self.memory.history(subject, relation, namespace=namespace or self.namespace)
+
+    # -- questions -------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        question: str,
+        *,
+        strategy: str | Strategy | None = None,
+        namespace: str | None = None,
+        as_of: datetime | None = None,
+    ) -> Answer:
+        """Answer a question. With no edit in scope: what the base model says to the unchanged prompt, byte for byte.
+
+        Args:
+            question: The question, or a sentence to complete.
+            strategy: Replaces the editor's strategy for this question.
+            namespace: The tenant, if not the editor's.
+            as_of: Answer from the facts as they stood at this moment.
+
+        Raises:
+            InvalidQuestion: It is empty or longer than 20,000 characters.
+            ModelError: The base model failed.
+        """
+        return self.ask_many([question], strategy=strategy, namespace=namespace, as_of=as_of)[0]
+
+    def ask_many(
+        self,
+        questions: Sequence[str],
+        *,
+        strategy: str | Strategy | None = None,
+        namespace: str | None = None,
+        as_of: datetime | None = None,
+        progress: bool = False,
+    ) -> list[Answer]:
+        """Answer many questions side by side: each round is one batch for the model and one for the embedder.
+
+        Args:
+            questions: The questions; answers come in the same order.
+            strategy: Replaces the editor's strategy.
+            namespace: The tenant, if not the editor's.
+            as_of: Answer from the facts as they stood at this moment.
+            progress: Show a progress bar.
+
+        Raises:
+            InvalidQuestion: One is empty or too long.
+            ModelError: The base model failed.
+        """
+        view = self.view(namespace=namespace, as_of=as_of)
+        pairs = [(question, view) for question in questions]
+        if not progress:
+            return self.answer_views(pairs, strategy=strategy)
+        from rich.progress import Progress
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task("Answering", total=len(pairs))
+            return self.answer_views(pairs, strategy=strategy, on_answer=lambda *_: bar.advance(task))
+
+    def answer_views(
+        self,
+        questions: Sequence[tuple[str, MemoryView]],
+        *,
+        strategy: str | Strategy | None = None,
+        on_answer: Callable[[int, Answer], None] | None = None,
+    ) -> list[Answer]:
+        """Like `ask_many`, each question over a view of its own; what benchmarks use.
+
+        Args:
+            questions: Pairs of a question and the view it is answered from.
+            strategy: Replaces the editor's strategy.
+            on_answer: Called with (place, answer) as each is finished.
+        """
+        from memedit.strategies.driver import answer_many
+
+        chosen = self._strategy if strategy is None else load_strategy(strategy)
+        jobs: list[Steps] = [chosen(_checked(question), view) for question, view in questions]
+        return answer_many(jobs, self.tools, on_answer=on_answer)
+
+    def explain(self, question: str, *, namespace: str | None = None) -> Explanation:
+        """What would be retrieved for a question, and why. The base model is not called.
+
+        Raises:
+            InvalidQuestion: It is empty or too long.
+        """
+        from memedit.explain import explain
+
+        return explain(_checked(question), self.view(namespace=namespace), self.tools)
+
+    # -- chat ------------------------------------------------------------------------------------------------
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], *, stream: Literal[False] = False, namespace: str | None = None,
+        sampling: Sampling | None = None,
+    ) -> ChatReply: ...  # fmt: skip
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], *, stream: Literal[True], namespace: str | None = None,
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]: ...  # fmt: skip
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stream: bool = False,
+        namespace: str | None = None,
+        sampling: Sampling | None = None,
+    ) -> ChatReply | Iterator[str]:
+        """Answer the last user turn in the base model's own words, with the edits in scope in its prompt.
+
+        Args:
+            messages: The conversation; the last message is the user's.
+            stream: Give the text in pieces as it is written, instead of a `ChatReply`.
+            namespace: The tenant, if not the editor's.
+            sampling: How the base model decodes; by default greedily, at most 256 tokens.
+
+        Raises:
+            InvalidQuestion: There is no user message at the end.
+            ModelError: The base model failed.
+        """
+        from memedit.edited import check_conversation
+
+        check_conversation(messages)
+        sampling = sampling or Sampling(max_tokens=CHAT_TOKENS)
+        edited = self.as_model(namespace=namespace)
+        return edited.stream(messages, sampling) if stream else edited.reply(messages, sampling)
+
+    def as_model(self, *, namespace: str | None = None) -> EditedModel:
+        """The edited model: a `LanguageModel` for whatever takes one, with this editor's facts."""
+        from memedit.edited import EditedModel
+        from memedit.strategies.base import Resolver
+        from memedit.strategies.walk import Walk
+
+        resolver = self._strategy if isinstance(self._strategy, Resolver) else Walk()
+        return EditedModel(self.model, resolver, self.tools, lambda: self.view(namespace=namespace))
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> LanguageModel:
+        """The base model, loaded when first needed."""
+        with self._loading:
+            if isinstance(self._model, str):
+                self._model = load_model(self._model)
+            return self._model
+
+    @property
+    def tools(self) -> Toolbox:
+        """What serves the strategies: model, scope classifier, planner and path scorer."""
+        with self._loading:
+            if self._tools is None:
+                self._tools = self._make_tools()
+            return self._tools
+
+    def _make_tools(self) -> Toolbox:
+        from memedit.planner import default_planner
+        from memedit.scope import EmbeddingScope
+        from memedit.strategies.driver import Toolbox
+
+        planner, scorer = self._planner, self._scorer
+        if planner is None or scorer is None:
+            own_planner, own_scorer = default_planner(self.memory.catalogue)
+            planner, scorer = planner or own_planner, scorer or own_scorer
+        return Toolbox(lambda: self.model, self._scope or EmbeddingScope(self.memory.embedder), planner, scorer)
+
+    def view(self, *, namespace: str | None = None, as_of: datetime | None = None) -> MemoryView:
+        """A reading of one namespace of the memory, now or at a past moment."""
+        return self.memory.view(namespace=namespace or self.namespace, as_of=as_of)
+
+    def close(self) -> None:
+        """Close the memory, unless it was handed in open."""
+        if self._owns_memory:
+            self.memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _fact_input(fact: FactLike) -> FactInput:
+    if isinstance(fact, FactInput):
+        return fact
+    if isinstance(fact, str):
+        return FactInput(statement=fact)
+    if isinstance(fact, Mapping):
+        return FactInput.model_validate(fact)
+    subject, relation, obj = fact
+    return FactInput(subject=subject, relation=relation, object=obj)
+
+
+def _checked(question: str) -> str:
+    if not question.strip():
+        raise InvalidQuestion("The question is empty.", "Ask something.")
+    if len(question) > MAX_QUESTION_CHARACTERS:
+        raise InvalidQuestion(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARACTERS:,} are read.",
+            "Put long texts into chat() instead.",
+        )
+    return question

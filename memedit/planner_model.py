@@ -1,0 +1,222 @@
+"""The trained planner: start entities, chains and path scores from one small network, on a CPU, in milliseconds.
+
+`TrainedPlanner` is both a `Planner` and a `PathScorer` (see `memedit.planner`). Relations are known to it only by vectors
+of their descriptions in the catalogue, so a relation added at run time is planned with at once. Probabilities are
+calibrated on questions that the weights were not trained on.
+
+Knows the catalogue and its own weights; knows no facts. Torch is imported when the weights are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memedit.errors import ModelNotFound
+from memedit.memory.fact import Relation
+from memedit.strategies.base import Plan, ScorePaths
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memedit.memory.catalogue import Catalogue
+    from memedit.memory.memory import MemoryView
+    from memedit.planner_net import PlannerNet
+    from memedit.planner_words import Describer, Tokens, Vocabulary
+
+BATCH = 32
+"""Questions that are read at once; more would only pad more."""
+_FEW = 3
+"""Further phrases and questions of a relation that describe it besides the canonical ones."""
+
+Chain = tuple[str, ...]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Turns the network's log-probabilities into probabilities that mean what they say.
+
+    Attributes:
+        slope: Slope on the log-odds.
+        offset: Added to the log-odds.
+        nothing: Least probability of "no start entity" or "not a chain" at which no plan is returned.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    nothing: float = 0.5
+
+    def __call__(self, log_probability: float) -> float:
+        """Calibrated probability, in [0, 1]."""
+        p = min(max(math.exp(min(log_probability, 0.0)), 1e-9), 1 - 1e-6)
+        return 1.0 / (1.0 + math.exp(-(self.slope * math.log(p / (1 - p)) + self.offset)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The catalogue as the network sees it: relation ids, and a description vector of each."""
+
+    relations: tuple[Relation, ...]
+    index: dict[str, int]
+    vectors: Tensor
+
+    def named(self, chain: Sequence[int]) -> Chain:
+        """Relation ids of indices."""
+        return tuple(self.relations[at].id for at in chain)
+
+
+class TrainedPlanner:
+    """Plans questions and scores chains with the trained network.
+
+    Args:
+        catalogue: The relations to plan with; relations added to it later are seen.
+        folder: Folder of ``planner.safetensors`` and ``config.json``; the weights that ship with the package if None.
+        plans: Most plans returned for a question.
+
+    Raises:
+        ModelNotFound: If the folder holds no weights.
+    """
+
+    def __init__(self, catalogue: Catalogue, folder: str | Path | None = None, *, plans: int = 5) -> None:
+        self._catalogue = catalogue
+        self._folder = Path(folder) if folder is not None else shipped_weights()
+        if not (self._folder / "config.json").is_file():
+            raise ModelNotFound(
+                f"There are no planner weights in {str(self._folder)!r}.", "Train them with: memedit train planner"
+            )
+        self._plans = plans
+        self._lock = threading.Lock()
+        self._parts: tuple[PlannerNet, Vocabulary, Describer] | None = None
+        self._table: _Table | None = None
+        config = json.loads((self._folder / "config.json").read_text("utf-8"))
+        self._sizes: dict[str, int] = config["net"]
+        self.calibration = Calibration(**config.get("calibration", {}))
+
+    def plan(self, questions: Sequence[tuple[str, MemoryView]]) -> list[list[Plan]]:
+        """Hypotheses for each (question, view), most confident first; an empty list means "not a chain"."""
+        import torch
+
+        from memedit.planner_search import best_spans, search
+
+        plans: list[list[Plan]] = [[] for _ in questions]
+        with torch.inference_mode():
+            net, table = self._ready()
+            for rows, tokens in self._batches([question for question, _ in questions]):
+                encoded = self._read(tokens)
+                spans = best_spans(net.span_logits(encoded, tokens.mask))
+                memories = net.memories(encoded, spans.first, spans.last)
+                guesses = search(net, memories, tokens.mask, table.vectors, keep=self._plans + 1)
+                for at, row in enumerate(rows):
+                    first, last = int(spans.first[at]), int(spans.last[at])
+                    certainty = float(spans.log_probability[at])
+                    offsets = tokens.offsets[at]
+                    span = (offsets[first][0], offsets[last][1])
+                    nothing = next((math.exp(g.score) for g in guesses[at] if not g.chain), 0.0)
+                    if first == 0 or nothing > self.calibration.nothing:
+                        continue
+                    text = questions[row][0][slice(*span)]
+                    plans[row] = [
+                        Plan(text, span, table.named(guess.chain), self.calibration(guess.score + certainty))
+                        for guess in guesses[at]
+                        if guess.chain
+                    ][: self._plans]
+        return plans
+
+    def score(self, requests: Sequence[ScorePaths]) -> list[list[float]]:
+        """For each request, the calibrated probability in [0, 1] of each of its chains.
+
+        It is the probability that the question is about the request's span, times that of the chain from there.
+        """
+        import torch
+
+        from memedit.planner_search import overlap_probability, score
+
+        scores: list[list[float]] = [[] for _ in requests]
+        with torch.inference_mode():
+            net, table = self._ready()
+            for rows, tokens in self._batches([request.question for request in requests]):
+                ends = torch.tensor([tokens.tokens_of(at, requests[row].span) for at, row in enumerate(rows)])
+                encoded = self._read(tokens)
+                about = overlap_probability(net.span_logits(encoded, tokens.mask), ends[:, 0], ends[:, 1]).log()
+                memories = net.memories(encoded, ends[:, 0], ends[:, 1])
+                chains = [[self._indexed(table, chain) for chain in requests[row].chains] for row in rows]
+                logs = score(net, memories, tokens.mask, table.vectors, chains)
+                for row, certainty, some in zip(rows, about.tolist(), logs, strict=True):
+                    scores[row] = [self.calibration(log + certainty) for log in some]
+        return scores
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
+        """Rows of `texts` of about the same length, and their tokens."""
+        _, vocabulary, _ = self._loaded()
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for at in range(0, len(order), BATCH):
+            rows = order[at : at + BATCH]
+            yield rows, vocabulary.tokenise([texts[row] for row in rows])
+
+    def _read(self, tokens: Tokens) -> Tensor:
+        net, vocabulary, _ = self._loaded()
+        return net.read(vocabulary.look_up(tokens.ids), tokens.mask)
+
+    def _indexed(self, table: _Table, chain: Chain) -> tuple[int, ...]:
+        return tuple(table.index[self._catalogue.get(relation).id] for relation in chain)
+
+    def _loaded(self) -> tuple[PlannerNet, Vocabulary, Describer]:
+        if self._parts is None:
+            with self._lock:
+                if self._parts is None:
+                    self._parts = self._load()
+        return self._parts
+
+    def _load(self) -> tuple[PlannerNet, Vocabulary, Describer]:
+        import torch
+        from safetensors.torch import load_file
+
+        from memedit.planner_net import NetConfig, PlannerNet
+        from memedit.planner_words import Describer, Vocabulary
+
+        vocabulary = Vocabulary.installed()
+        with torch.device("meta"):
+            net = PlannerNet(NetConfig(**self._sizes))
+        weights = load_file(self._folder / "planner.safetensors")
+        net.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
+        if bfloat16_is_quick():
+            net.to(torch.bfloat16)
+        known = self._folder / "descriptions.safetensors"
+        return net.eval(), vocabulary, Describer(vocabulary, load_file(known) if known.is_file() else {})
+
+    def _ready(self) -> tuple[PlannerNet, _Table]:
+        """The network, and the table of the catalogue as it is now."""
+        net, _, describer = self._loaded()
+        relations = tuple(self._catalogue)
+        table = self._table
+        if table is None or table.relations != relations:
+            vectors = describer.describe([description(relation) for relation in relations])
+            table = _Table(relations, {relation.id: at for at, relation in enumerate(relations)}, vectors)
+            self._table = table
+        return net, table
+
+
+def description(relation: Relation) -> tuple[str, ...]:
+    """The texts that describe a relation to the network, with ``{subject}`` for the subject."""
+    texts = (relation.label, relation.phrase, relation.question)
+    return tuple(dict.fromkeys((*texts, *relation.phrases[:_FEW], *relation.questions[:_FEW])))
+
+
+def bfloat16_is_quick() -> bool:
+    """Whether this processor multiplies bfloat16 natively; elsewhere float32 is quicker."""
+    import torch
+
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
+
+
+def shipped_weights() -> Path:
+    """The folder of the weights that ship with the package."""
+    return Path(str(files("memedit").joinpath("weights", "planner")))

@@ -1,0 +1,45 @@
+"""Ways to answer a question from a base model and an edit memory, selected by name.
+
+A package adds its own under the entry point group ``memedit.strategies``: a callable without arguments that returns a
+`memedit.strategies.base.Strategy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from memedit.errors import InvalidSpec
+
+if TYPE_CHECKING:
+    from memedit.strategies.base import Strategy
+
+_BUILT_IN = {
+    "base": "memedit.strategies.direct:Base",
+    "walk": "memedit.strategies.walk:Walk",
+}
+
+
+def strategy_names() -> list[str]:
+    """The names that `load_strategy` knows, sorted."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group="memedit.strategies"))})
+
+
+def load_strategy(spec: str | Strategy) -> Strategy:
+    """The strategy of a name; a strategy object is returned as it is.
+
+    Raises:
+        InvalidSpec: No strategy has that name.
+    """
+    if not isinstance(spec, str):
+        return spec
+    if spec in _BUILT_IN:
+        module, name = _BUILT_IN[spec].split(":")
+        make: Callable[[], Strategy] = getattr(import_module(module), name)
+        return make()
+    for point in entry_points(group="memedit.strategies", name=spec):
+        strategy: Strategy = point.load()()
+        return strategy
+    raise InvalidSpec(f"There is no strategy {spec!r}.", f"Choose one of: {', '.join(strategy_names())}.")

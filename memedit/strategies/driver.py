@@ -1,0 +1,182 @@
+"""Runs strategies: serves what their generators ask for, one question at a time or hundreds side by side.
+
+Every round, the requests of all questions in flight are merged: one batch for the base model, one for the embedder,
+one for the planner. Knows nothing of what a strategy does with the results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, NamedTuple
+
+from memedit.answer import Answer, Cost
+from memedit.models.base import Completion, LanguageModel, Prompt, Sampling
+from memedit.planner import PathScorer, Planner
+from memedit.scope import ScopeClassifier
+from memedit.strategies.base import Complete, MakePlans, Request, Retrieve, ScorePaths, Step, Steps, T
+
+SIDE_BY_SIDE = 256
+"""Most questions in flight at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """What serves the requests of strategies.
+
+    Attributes:
+        model: Gives the base model; called when the first completion is asked for.
+        scope: Serves `Retrieve`.
+        planner: Serves `MakePlans`.
+        scorer: Serves `ScorePaths`.
+    """
+
+    model: Callable[[], LanguageModel]
+    scope: ScopeClassifier
+    planner: Planner
+    scorer: PathScorer
+
+    def serve(self, requests: Sequence[Request]) -> list[object]:
+        """The result of each request, in order; requests of a kind are served in one batch.
+
+        Raises:
+            ModelError: The base model failed.
+        """
+        results: list[object] = [None] * len(requests)
+        by_kind: dict[object, list[int]] = defaultdict(list)
+        for place, request in enumerate(requests):
+            by_kind[request.sampling if isinstance(request, Complete) else type(request)].append(place)
+        for kind, places in by_kind.items():
+            served = self._serve_kind(kind, [requests[place] for place in places])
+            for place, result in zip(places, served, strict=True):
+                results[place] = result
+        return results
+
+    def _serve_kind(self, kind: object, requests: Sequence[Request]) -> Sequence[object]:
+        if isinstance(kind, Sampling):
+            return self._complete([r.prompt for r in requests if isinstance(r, Complete)], kind)
+        if kind is Retrieve:
+            return self.scope.retrieve([(r.view, r.text, r.k) for r in requests if isinstance(r, Retrieve)])
+        if kind is MakePlans:
+            return self.planner.plan([(r.question, r.view) for r in requests if isinstance(r, MakePlans)])
+        return self.scorer.score([r for r in requests if isinstance(r, ScorePaths)])
+
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Complete the prompts, each distinct one once where decoding is greedy."""
+        if sampling.temperature > 0:
+            return self.model().generate(prompts, sampling)
+        keys = [_key(prompt) for prompt in prompts]
+        distinct = dict(zip(keys, prompts, strict=True))
+        completions = dict(zip(distinct, self.model().generate(list(distinct.values()), sampling), strict=True))
+        return [completions[key] for key in keys]
+
+
+def _key(prompt: Prompt) -> object:
+    if isinstance(prompt, str):
+        return prompt
+    return tuple(tuple(sorted(message.items())) for message in prompt)
+
+
+class Outcome(NamedTuple, Generic[T]):
+    """What a generator came to.
+
+    Attributes:
+        place: Its place among the jobs.
+        result: What it returned.
+        cost: What it cost. Its seconds are its share of the wall-clock time: each round's duration is divided among
+            the jobs in flight.
+    """
+
+    place: int
+    result: T
+    cost: Cost
+
+
+def run(steps: Step[T], tools: Toolbox) -> Outcome[T]:
+    """Run one generator to its end.
+
+    Raises:
+        ModelError: The base model failed.
+    """
+    return next(run_each([steps], tools))
+
+
+def answer_many(
+    jobs: Iterable[Steps],
+    tools: Toolbox,
+    *,
+    side_by_side: int = SIDE_BY_SIDE,
+    on_answer: Callable[[int, Answer], None] | None = None,
+) -> list[Answer]:
+    """Run strategies side by side; answers, with their costs, in the order of `jobs`.
+
+    Args:
+        jobs: The generators, started lazily as places fall free.
+        tools: What serves them.
+        side_by_side: Most questions in flight at once.
+        on_answer: Called with (place, answer) as each is finished.
+
+    Raises:
+        ModelError: The base model failed.
+    """
+    answers: dict[int, Answer] = {}
+    for outcome in run_each(jobs, tools, side_by_side=side_by_side):
+        answers[outcome.place] = replace(outcome.result, cost=outcome.cost)
+        if on_answer is not None:
+            on_answer(outcome.place, answers[outcome.place])
+    return [answers[place] for place in range(len(answers))]
+
+
+def run_each(jobs: Iterable[Step[T]], tools: Toolbox, *, side_by_side: int = SIDE_BY_SIDE) -> Iterator[Outcome[T]]:
+    """Run generators side by side and yield each outcome as it comes, in no fixed order."""
+    waiting = enumerate(jobs)
+    active: list[_Job[T]] = []
+    while True:
+        while len(active) < side_by_side and (following := next(waiting, None)) is not None:
+            active.append(_Job(*following))
+            active[-1].advance(None)
+        if not active:
+            return
+        yield from (job.outcome() for job in active if job.request is None)
+        active = [job for job in active if job.request is not None]
+        if not active:
+            continue
+        began = time.perf_counter()
+        results = tools.serve([job.request for job in active if job.request is not None])
+        for job, result in zip(active, results, strict=True):
+            job.advance(result)
+        share = (time.perf_counter() - began) / len(active)
+        for job in active:
+            job.seconds += share
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    """A generator in flight: the request it waits for, and its cost so far. Without a request, it has ended."""
+
+    place: int
+    steps: Step[T]
+    request: Request | None = None
+    result: list[T] = field(default_factory=list)
+    model_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+    def advance(self, result: object) -> None:
+        """Send the result of the open request."""
+        if isinstance(result, Completion):
+            self.model_calls += 1
+            self.prompt_tokens += result.prompt_tokens
+            self.completion_tokens += result.completion_tokens
+        try:
+            self.request = self.steps.send(result)
+        except StopIteration as end:
+            self.request = None
+            self.result.append(end.value)
+
+    def outcome(self) -> Outcome[T]:
+        cost = Cost(self.model_calls, self.prompt_tokens, self.completion_tokens, self.seconds)
+        return Outcome(self.place, self.result[0], cost)

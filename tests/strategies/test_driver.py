@@ -1,0 +1,167 @@
+"""The drivers: one batch a round for each kind of request, results to the right generator, costs to the right question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from memedit.answer import Answer
+from memedit.errors import ModelUnavailable
+from memedit.models.base import Completion, Prompt, Sampling, Score
+from memedit.strategies.base import MakePlans, Plan, Scoped, ScorePaths, Steps, complete, score_paths
+from memedit.strategies.driver import Toolbox, answer_many, run, run_each
+
+
+@dataclass
+class EchoModel:
+    """Completes a prompt with itself in capitals, and remembers its batches."""
+
+    name: str = "echo"
+    context_length: int = 100
+    batches: list[list[Prompt]] = field(default_factory=list)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+        self.batches.append(list(prompts))
+        return [Completion(str(prompt).upper(), len(str(prompt)), 1) for prompt in prompts]
+
+    def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> list[str]:  # pragma: no cover
+        raise AssertionError("not streamed here")
+
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:  # pragma: no cover
+        raise AssertionError("not scored here")
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        return len(str(prompt))
+
+
+@dataclass
+class LengthScorer:
+    """Scores a chain by its length, and remembers its batches."""
+
+    batches: list[int] = field(default_factory=list)
+
+    def score(self, requests: Sequence[ScorePaths]) -> list[list[float]]:
+        self.batches.append(len(requests))
+        return [[float(len(chain)) for chain in request.chains] for request in requests]
+
+
+class NoPlanner:
+    def plan(self, questions: Sequence[tuple[str, object]]) -> list[list[Plan]]:
+        return [[] for _ in questions]
+
+
+class NoScope:
+    threshold = 0.5
+
+    def retrieve(self, requests: Sequence[tuple[object, str, int]]) -> list[list[Scoped]]:
+        return [[] for _ in requests]
+
+
+def tools(model: object, scorer: object | None = None) -> Toolbox:
+    return Toolbox(lambda: model, NoScope(), NoPlanner(), scorer or LengthScorer())  # type: ignore[arg-type, return-value]
+
+
+def say_twice(question: str) -> Steps:
+    first = yield from complete(question)
+    second = yield from complete(first.text + "!")
+    return Answer(question, second.text)
+
+
+def score_once(question: str) -> Steps:
+    scores = yield from score_paths(question, (0, 1), [("a",), ("a", "b")])
+    return Answer(question, str(scores))
+
+
+def say_nothing(question: str) -> Steps:
+    return Answer(question, "at once")
+    yield MakePlans  # type: ignore[unreachable]
+
+
+def test_one_question_runs_to_its_answer() -> None:
+    model = EchoModel()
+
+    outcome = run(say_twice("hello"), tools(model))
+
+    assert outcome.result.text == "HELLO!"
+    assert model.batches == [["hello"], ["HELLO!"]]
+
+
+def test_cost_counts_the_calls_and_tokens_of_each_question_apart() -> None:
+    answers = answer_many([say_twice("ab"), say_nothing("cd")], tools(EchoModel()))
+
+    assert (answers[0].cost.model_calls, answers[0].cost.prompt_tokens, answers[0].cost.completion_tokens) == (2, 5, 2)
+    assert answers[1].cost.model_calls == 0
+    assert answers[0].cost.seconds > 0
+
+
+def test_questions_side_by_side_share_one_batch_a_round() -> None:
+    model = EchoModel()
+
+    answers = answer_many([say_twice(str(n)) for n in range(5)], tools(model))
+
+    assert [answer.text for answer in answers] == ["0!", "1!", "2!", "3!", "4!"]
+    assert [len(batch) for batch in model.batches] == [5, 5]
+
+
+def test_a_prompt_asked_by_two_questions_in_a_round_is_sent_once_and_counted_for_both() -> None:
+    model = EchoModel()
+
+    answers = answer_many([say_twice("same"), say_twice("same")], tools(model))
+
+    assert [len(batch) for batch in model.batches] == [1, 1]
+    assert [answer.cost.model_calls for answer in answers] == [2, 2]
+
+
+def test_no_more_than_the_limit_are_in_flight_and_places_are_refilled() -> None:
+    model = EchoModel()
+
+    answers = answer_many([say_twice(str(n)) for n in range(7)], tools(model), side_by_side=3)
+
+    assert len(answers) == 7
+    assert max(len(batch) for batch in model.batches) == 3
+
+
+def test_jobs_that_need_nothing_end_without_a_round() -> None:
+    model = EchoModel()
+
+    answers = answer_many([say_nothing(str(n)) for n in range(5)], tools(model), side_by_side=2)
+
+    assert [answer.question for answer in answers] == ["0", "1", "2", "3", "4"]
+    assert model.batches == []
+
+
+def test_requests_of_different_kinds_are_batched_by_kind() -> None:
+    model, scorer = EchoModel(), LengthScorer()
+
+    answers = answer_many([say_twice("x"), score_once("y"), score_once("z")], tools(model, scorer))
+
+    assert scorer.batches == [2]
+    assert answers[1].text == "[1.0, 2.0]"
+
+
+def test_jobs_are_started_lazily() -> None:
+    started: list[int] = []
+
+    def job(number: int) -> Steps:
+        started.append(number)
+        return (yield from say_twice(str(number)))
+
+    outcomes = run_each((job(n) for n in range(100)), tools(EchoModel()), side_by_side=2)
+    next(outcomes)
+
+    assert len(started) <= 4
+
+
+def test_a_failing_model_is_reported_as_it_is() -> None:
+    class Down(EchoModel):
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+            raise ModelUnavailable("The server at http://localhost:1 does not answer.", "Start it.")
+
+    with pytest.raises(ModelUnavailable, match="Start it"):
+        run(say_twice("hello"), tools(Down()))
+
+
+def test_no_jobs_give_no_answers() -> None:
+    assert answer_many([], tools(EchoModel())) == []

@@ -1,0 +1,155 @@
+"""The walk on a real memory with the real embedder; the base model is scripted, so that its beliefs are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from memedit.editor import MemEditor
+from memedit.memory.embedder import SentenceEmbedder
+from memedit.models.scripted import ScriptedModel
+from memedit.strategies.walk import splices
+
+BELIEFS = {
+    "Misery": "Stephen King",
+    "Stephen King": "United States of America",
+    "Richard Dawkins": "United Kingdom",
+    "Naomi Osaka": "Japan",
+}
+EMBEDDER = SentenceEmbedder()
+
+
+def believe(prompt: object) -> str:
+    """Plays a base model that knows four things and says "base" to everything else."""
+    asked = str(prompt).rsplit("Q:", 1)[-1]
+    return next((f" {belief}" for name, belief in BELIEFS.items() if name in asked), "base")
+
+
+@pytest.fixture
+def editor() -> Iterator[MemEditor]:
+    with MemEditor(ScriptedModel(believe), embedder=EMBEDDER) as editor:
+        yield editor
+
+
+def test_an_edit_answers_its_question_without_the_model(editor: MemEditor) -> None:
+    receipt = editor.add_fact("France", "capital", "Lyon")
+
+    answer = editor.ask("What is the capital of France?")
+
+    assert answer.text == "Lyon"
+    assert [fact.id for fact in answer.edits] == [receipt.fact.id]
+    assert answer.cost.model_calls == 0
+
+
+def test_a_paraphrase_is_answered_from_the_edit(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+
+    assert editor.ask("Which city serves as France's capital?").text == "Lyon"
+
+
+def test_two_edits_make_two_hops(editor: MemEditor) -> None:
+    editor.add_facts(
+        [("Misery", "author", "Richard Dawkins"), ("Richard Dawkins", "country of citizenship", "Iceland")]
+    )
+
+    answer = editor.ask('What country is the author of "Misery" a citizen of?')
+
+    assert answer.text == "Iceland"
+    assert [(hop.object, hop.source) for hop in answer.hops] == [("Richard Dawkins", "edit"), ("Iceland", "edit")]
+
+
+def test_a_hop_that_no_edit_holds_is_a_belief(editor: MemEditor) -> None:
+    editor.add_fact("Misery", "author", "Richard Dawkins")
+
+    answer = editor.ask('What is the country of citizenship of the author of "Misery"?')
+
+    assert answer.text == "United Kingdom"
+    assert [hop.source for hop in answer.hops] == ["edit", "belief"]
+    assert answer.cost.model_calls == 1
+
+
+def test_an_edit_behind_a_belief_is_found(editor: MemEditor) -> None:
+    editor.add_fact("Japan", "capital", "Osaka City")
+
+    answer = editor.ask("What is the capital of the country that Naomi Osaka is a citizen of?")
+
+    assert answer.text == "Osaka City"
+    assert [hop.source for hop in answer.hops] == ["belief", "edit"]
+
+
+def test_out_of_scope_the_base_model_gets_the_bare_question(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+
+    answer = editor.ask("How do I boil an egg?")
+
+    assert answer.text == "base"
+    assert not answer.in_scope
+    assert isinstance(editor.model, ScriptedModel)
+    assert [call.prompt for call in editor.model.calls] == ["user: How do I boil an egg?"]
+
+
+def test_another_relation_of_an_edited_subject_is_not_answered_from_the_edit(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+
+    assert not editor.ask("What is the official language of France?").in_scope
+
+
+def test_another_subject_of_an_edited_relation_is_not_answered_from_the_edit(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+
+    assert not editor.ask("What is the capital of Spain?").in_scope
+
+
+def test_a_yes_no_question_about_an_edit_goes_to_the_model_with_the_edit(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+
+    answer = editor.ask("Is Paris the capital of France?")
+
+    assert answer.in_scope
+    assert isinstance(editor.model, ScriptedModel)
+    assert "The capital of France is Lyon." in editor.model.calls[-1].prompt
+
+
+def test_a_free_text_fact_reaches_the_model(editor: MemEditor) -> None:
+    receipt = editor.add_fact("Our office moved to the third floor, next to the old library, in March.")
+
+    answer = editor.ask("To which floor did our office move in March?")
+
+    assert receipt.fact.is_free_text
+    assert [fact.id for fact in answer.edits] == [receipt.fact.id]
+
+
+def test_a_retracted_edit_is_not_used(editor: MemEditor) -> None:
+    receipt = editor.add_fact("France", "capital", "Lyon")
+    editor.retract(receipt)
+
+    assert not editor.ask("What is the capital of France?").in_scope
+
+
+def test_no_namespace_sees_another(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon", namespace="tenant-a")
+    editor.add_fact("Spain", "capital", "Seville", namespace="tenant-b")
+
+    assert editor.ask("What is the capital of France?", namespace="tenant-a").text == "Lyon"
+    assert not editor.ask("What is the capital of France?", namespace="tenant-b").in_scope
+
+
+def test_many_questions_get_the_answers_they_get_alone(editor: MemEditor) -> None:
+    editor.add_facts([("Misery", "author", "Richard Dawkins"), ("Japan", "capital", "Osaka City")])
+    questions = [
+        'Who is the author of "Misery"?',
+        'What is the country of citizenship of the author of "Misery"?',
+        "What is the capital of the country that Naomi Osaka is a citizen of?",
+        "How do I boil an egg?",
+    ]
+
+    together = editor.ask_many(questions)
+
+    assert [answer.text for answer in together] == [editor.ask(question).text for question in questions]
+
+
+def test_a_path_is_continued_by_the_plan_that_shares_its_last_relation() -> None:
+    assert splices([("position", "sport")], [("sport", "country")], 4) == [("position", "sport", "country")]
+    assert splices([("position", "sport")], [("sport", "country")], 2) == []
+    assert splices([("sport",)], [("sport", "country")], 4) == []
