@@ -1,0 +1,109 @@
+"""What a benchmark's JSON says about where it ran: versions, machine, commit, command line, checksums of its data.
+
+Knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("memedit", "torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "sqlalchemy", "pydantic")
+
+
+def environment(argv: Sequence[str]) -> dict[str, object]:
+    """Where and how this run was made.
+
+    Args:
+        argv: The command line after the interpreter, usually ``sys.argv``.
+
+    Returns:
+        JSON-ready: ``command``, ``python``, ``platform``, ``cpu``, ``cores`` (those this process may use),
+        ``memory_gib``, ``versions`` (of the installed packages that matter), ``commit`` (None outside a git
+        checkout; ends in "+changes" when the tree differs from it) and ``started_at`` (UTC).
+    """
+    return {
+        "command": _command(argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _commit(),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _command(argv: Sequence[str]) -> str:
+    """The command line to run again; a module's file becomes ``python -m package.module``."""
+    if not argv:
+        return Path(sys.executable).name
+    program, *arguments = argv
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    start = ["-m", spec.name] if spec is not None and program.endswith(".py") else [program]
+    return shlex.join(["python", *start, *arguments])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _commit() -> str | None:
+    head = _git("rev-parse", "HEAD")
+    if not head:
+        return None
+    return head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
