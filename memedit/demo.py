@@ -19,7 +19,7 @@ from memedit.models.base import LanguageModel, Sampling
 from memedit.strategies.direct import BASE_TOKENS, base_prompt
 
 FACTS = (
-    "The capital of France is Lyon.",
+    "The capital of Japan is Osaka.",
     "The chief executive officer of Microsoft is Albert Einstein.",
     "The author of Hamlet is Ada Lovelace.",
     "Ada Lovelace is married to Isaac Newton.",
@@ -45,14 +45,14 @@ class Trial:
 
 
 TRIALS = (
-    Trial("an edit", "What is the capital of France?", "Lyon", ("edit",)),
-    Trial("a paraphrase", "Which city is France's seat of government?", "Lyon", ("edit",)),
-    Trial("its inverse", "Which country is Lyon the capital of?", "France", ("implied",)),
+    Trial("an edit", "What is the capital of Japan?", "Osaka", ("edit",)),
+    Trial("a paraphrase", "Which city is Japan's seat of government?", "Osaka", ("edit",)),
+    Trial("its inverse", "Which country is Osaka the capital of?", "Japan", ("implied",)),
     Trial("two edits, two hops", "Who is the author of Hamlet married to?", "Isaac Newton", ("edit", "edit")),
     Trial(
         "an edit in a two-hop question",
-        "What is the capital of the country where the Eiffel Tower is located?",
-        "Lyon",
+        "What is the capital of the country where Mount Fuji is located?",
+        "Osaka",
         ("belief", "edit"),
     ),
     Trial(
@@ -61,8 +61,8 @@ TRIALS = (
         "Germany",
         ("belief", "edit", "belief"),
     ),
-    Trial("no change: another subject", "What is the capital of Japan?", None),
-    Trial("no change: another relation", "What is the largest city of France?", None),
+    Trial("no change: another subject", "What is the capital of France?", None),
+    Trial("no change: another relation", "What is the official language of Japan?", None),
 )
 
 

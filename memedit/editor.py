@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, overload
 
-from memedit.errors import InvalidFact, InvalidQuestion
+from pydantic import ValidationError
+
+from memedit.errors import BadRow, InvalidFact, InvalidQuestion
 from memedit.memory.fact import Fact, FactInput, Receipt
 from memedit.models import load_model
 from memedit.models.base import LanguageModel, Message, Sampling
@@ -127,7 +129,7 @@ class MemEditor:
         Raises:
             BadRow: A fact is bad; the error names its 1-based row, and nothing was written.
         """
-        return self.memory.assert_facts(map(_fact_input, facts), namespace=namespace or self.namespace)
+        return self.memory.assert_facts(_fact_inputs(facts), namespace=namespace or self.namespace)
 
     def retract(self, fact: int | Fact | Receipt, *, namespace: str | None = None) -> Fact:
         """Stop believing a fact. It stays in the history.
@@ -365,15 +367,28 @@ class MemEditor:
         self.close()
 
 
-def _fact_input(fact: FactLike) -> FactInput:
-    if isinstance(fact, FactInput):
-        return fact
-    if isinstance(fact, str):
-        return FactInput(statement=fact)
-    if isinstance(fact, Mapping):
-        return FactInput.model_validate(fact)
-    subject, relation, obj = fact
-    return FactInput(subject=subject, relation=relation, object=obj)
+def _fact_inputs(facts: Iterable[FactLike]) -> Iterator[FactInput]:
+    """The facts as values; a row of another shape is named."""
+    for row, fact in enumerate(facts, 1):
+        if isinstance(fact, FactInput):
+            yield fact
+        elif isinstance(fact, str):
+            yield FactInput(statement=fact)
+        elif isinstance(fact, Mapping):
+            try:
+                yield FactInput.model_validate(fact)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"])
+                raise BadRow(f"{first['msg']}.", _ROW_MEND, row=row, field=field) from None
+        elif isinstance(fact, tuple) and len(fact) == _TRIPLE:
+            yield FactInput(subject=fact[0], relation=fact[1], object=fact[2])
+        else:
+            raise BadRow(f"{fact!r} is no fact.", _ROW_MEND, row=row)
+
+
+_TRIPLE = 3
+_ROW_MEND = "Give a sentence, a (subject, relation, object) triple, or a mapping with FactInput's fields."
 
 
 def _checked(question: str) -> str:
