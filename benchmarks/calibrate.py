@@ -47,7 +47,7 @@ def pairs(rows: list[dict[str, object]], neighbours: int, *, free_text: bool) ->
             similarity = np.maximum(statements @ vector, questions @ vector)
             for other in {place, *np.argsort(-similarity)[:neighbours].tolist()}:
                 triple, edit = triples[kept[other]], edits[kept[other]]
-                wanted, given = (words(text), words(edit)) if free_text else (words(triple.subject), words(text))  # type: ignore[union-attr]
+                wanted, given = (words(text), words(edit)) if free_text else (words(triple.subject), words(text))
                 share = len(wanted & given) / max(1, len(wanted))
                 features.append([1.0, float(similarity[other]), share])
                 labels.append(float(other == place))

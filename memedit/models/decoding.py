@@ -12,16 +12,14 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from memedit.models.base import Sampling, Score
 
 if TYPE_CHECKING:
     import torch
     from llguidance import LLMatcher
-    from transformers import Cache, PreTrainedModel
-
-    from memedit.models.kvcache import RoomyLayer
+    from transformers import DynamicCache, PreTrainedModel
 
 Tokens = list[int]
 
@@ -133,9 +131,7 @@ class Decoder:
         active = [row for row in rows if row.sampling.max_tokens > 0]
         if not active:
             return
-        longest = max(len(row.tokens) + row.sampling.max_tokens for row in active)
-        ids, mask, cache = self._begin([row.tokens for row in active], prefix, longest)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        ids, mask, positions, cache = self._begin([row.tokens for row in active], prefix)
         while True:
             with torch.inference_mode():
                 chosen = _next_tokens(self._forward(ids, mask, positions, cache, 1)[:, -1], active)
@@ -165,8 +161,7 @@ class Decoder:
         import torch
 
         width = max(len(tokens) - start for tokens, start in texts)
-        ids, mask, cache = self._begin([tokens for tokens, _ in texts], prefix, max(len(tokens) for tokens, _ in texts))
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        ids, mask, positions, cache = self._begin([tokens for tokens, _ in texts], prefix)
         scores = []
         with torch.inference_mode():
             logits = self._forward(ids, mask, positions, cache, width + 1)
@@ -179,23 +174,27 @@ class Decoder:
         return scores
 
     def _begin(
-        self, prompts: Sequence[Tokens], prefix: Tokens, capacity: int
-    ) -> tuple[torch.Tensor, torch.Tensor, Cache]:
-        """Token ids still to be run [rows, width], the attention mask over them and the prefix, and a cache that holds it."""
+        self, prompts: Sequence[Tokens], prefix: Tokens
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DynamicCache]:
+        """What a batch begins with.
+
+        Returns:
+            Token ids still to be run [rows, width], padded on the left; the attention mask over the prefix and them; their
+            positions [rows, width]; and a cache that holds the prefix for each row.
+        """
         import torch
 
         rests = [tokens[len(prefix) :] for tokens in prompts]
         width = max(map(len, rests))
         pads = [width - len(rest) for rest in rests]
-        ids = [[0] * pad + rest for pad, rest in zip(pads, rests, strict=True)]
-        mask = [[1] * len(prefix) + [0] * pad + [1] * (width - pad) for pad in pads]
-        # The longest prompt need not be the one that may grow the longest.
-        cache = self._cache(prefix, len(prompts), capacity + max(pads))
         device = self._model.device
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device), cache
+        ids = torch.tensor([[0] * pad + rest for pad, rest in zip(pads, rests, strict=True)], device=device)
+        mask = torch.tensor([[1] * len(prefix) + [0] * pad + [1] * (width - pad) for pad in pads], device=device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -width:]
+        return ids, mask, positions, self._cache(prefix, len(prompts))
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache, keep: int
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache, keep: int
     ) -> torch.Tensor:
         """Logits of the last `keep` positions [rows, keep, vocabulary]."""
         options = {"position_ids": positions, "logits_to_keep": keep}
@@ -209,27 +208,18 @@ class Decoder:
         logits: torch.Tensor = output.logits
         return logits[:, -keep:]
 
-    def _cache(self, prefix: Tokens, rows: int, capacity: int) -> Cache:
-        from transformers import Cache, DynamicCache
+    def _cache(self, prefix: Tokens, rows: int) -> DynamicCache:
+        from transformers import DynamicCache
 
-        if not self._is_plain:
-            return DynamicCache(config=self._model.config)
-        layers = self._layers(capacity)
+        cache = DynamicCache(config=self._model.config)
         if prefix:
-            for layer, (keys, values) in zip(layers, self._states(prefix), strict=True):
-                layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
-        return Cache(layers=[*layers])
-
-    def _layers(self, capacity: int) -> list[RoomyLayer]:
-        from memedit.models.kvcache import RoomyLayer
-
-        config = self._model.config.get_text_config(decoder=True)
-        return [RoomyLayer(capacity) for _ in range(config.num_hidden_layers)]
+            for layer, (keys, values) in enumerate(self._states(prefix)):
+                cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+        return cache
 
     def _states(self, prefix: Tokens) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of a prefix in every layer, each [1, heads, len(prefix), width of a head]."""
         import torch
-        from transformers import Cache
 
         key = tuple(prefix)
         with self._lock:
@@ -237,12 +227,12 @@ class Decoder:
             if states is not None:
                 self._kept.move_to_end(key)
                 return states
-        layers = self._layers(len(prefix))
+        cache = self._cache([], 1)
         ids = torch.tensor([prefix], device=self._model.device)
         positions = torch.arange(len(prefix), device=ids.device)[None]
         with torch.inference_mode():
-            self._forward(ids, torch.ones_like(ids), positions, Cache(layers=[*layers]), 1)
-        states = [layer.held() for layer in layers]
+            self._forward(ids, torch.ones_like(ids), positions, cache, 1)
+        states = [(layer.keys, layer.values) for layer in cast("list[Any]", cache.layers)]
         with self._lock:
             self._kept[key] = states
             while len(self._kept) > self._keep:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -345,12 +346,12 @@ def test_chat_streams() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"),
-    [({"hang_up": True}, ModelUnavailable), ({"ends": False}, BadModelResponse)],
+    ("ending", "expected"),
+    [(Reply(hang_up=True), ModelUnavailable), (Reply(ends=False), BadModelResponse)],
     ids=["connection lost", "just ends"],
 )
-def test_stream_that_breaks_off_is_an_error_after_its_pieces(how: dict[str, bool], expected: type[Exception]) -> None:
-    with Server(lambda path, body: Reply(events=pieces("Stephen", " King")[:2], **how)) as server:
+def test_stream_that_breaks_off_is_an_error_after_its_pieces(ending: Reply, expected: type[Exception]) -> None:
+    with Server(lambda path, body: replace(ending, events=pieces("Stephen", " King")[:2])) as server:
         stream = OpenAIModel(server.url).stream("Who wrote Misery?")
         assert [next(stream), next(stream)] == ["Stephen", " King"]
         with pytest.raises(expected):
