@@ -1,7 +1,8 @@
 """The trained planner: start entities, chains and path scores from one small network, on a CPU, in milliseconds.
 
 `TrainedPlanner` is both a `Planner` and a `PathScorer` (see `memedit.planner`). Relations are known to it only by vectors
-of their descriptions in the catalogue, so a relation added at run time is planned with at once. Probabilities are
+of their descriptions in the catalogue, so a relation added at run time is planned with at once. The network favours the
+relations that it was trained on; the others get a bonus that makes up for it. Probabilities are
 calibrated on questions that the weights were not trained on.
 
 Knows the catalogue and its own weights; knows no facts. Torch is imported when the weights are loaded.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from memedit.memory.catalogue import Catalogue
     from memedit.memory.memory import MemoryView
     from memedit.planner_net import PlannerNet
+    from memedit.planner_search import Relations
     from memedit.planner_words import Describer, Tokens, Vocabulary
 
 BATCH = 32
@@ -61,11 +63,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The catalogue as the network sees it: relation ids, and a description vector of each."""
+    """The catalogue as the network sees it: relation ids, and how the network knows them."""
 
     relations: tuple[Relation, ...]
     index: dict[str, int]
-    vectors: Tensor
+    known: Relations
 
     def named(self, chain: Sequence[int]) -> Chain:
         """Relation ids of indices."""
@@ -97,6 +99,8 @@ class TrainedPlanner:
         self._table: _Table | None = None
         config = json.loads((self._folder / "config.json").read_text("utf-8"))
         self._sizes: dict[str, int] = config["net"]
+        self._trained = frozenset(config.get("relations", ()))
+        self._unseen_bonus = float(config.get("unseen_bonus", 0.0))
         self.calibration = Calibration(**config.get("calibration", {}))
 
     def plan(self, questions: Sequence[tuple[str, MemoryView]]) -> list[list[Plan]]:
@@ -112,7 +116,7 @@ class TrainedPlanner:
                 encoded = self._read(tokens)
                 spans = best_spans(net.span_logits(encoded, tokens.mask))
                 memories = net.memories(encoded, spans.first, spans.last)
-                guesses = search(net, memories, tokens.mask, table.vectors, keep=self._plans + 1)
+                guesses = search(net, memories, tokens.mask, table.known, keep=self._plans + 1)
                 for at, row in enumerate(rows):
                     first, last = int(spans.first[at]), int(spans.last[at])
                     certainty = float(spans.log_probability[at])
@@ -147,7 +151,7 @@ class TrainedPlanner:
                 about = overlap_probability(net.span_logits(encoded, tokens.mask), ends[:, 0], ends[:, 1]).log()
                 memories = net.memories(encoded, ends[:, 0], ends[:, 1])
                 chains = [[self._indexed(table, chain) for chain in requests[row].chains] for row in rows]
-                logs = score(net, memories, tokens.mask, table.vectors, chains)
+                logs = score(net, memories, tokens.mask, table.known, chains)
                 for row, certainty, some in zip(rows, about.tolist(), logs, strict=True):
                     scores[row] = [self.calibration(log + certainty) for log in some]
         return scores
@@ -193,12 +197,18 @@ class TrainedPlanner:
 
     def _ready(self) -> tuple[PlannerNet, _Table]:
         """The network, and the table of the catalogue as it is now."""
+        import torch
+
+        from memedit.planner_search import Relations
+
         net, _, describer = self._loaded()
         relations = tuple(self._catalogue)
         table = self._table
         if table is None or table.relations != relations:
             vectors = describer.describe([description(relation) for relation in relations])
-            table = _Table(relations, {relation.id: at for at, relation in enumerate(relations)}, vectors)
+            unseen = [0.0 if relation.id in self._trained else self._unseen_bonus for relation in relations]
+            known = Relations(vectors, torch.tensor(unseen))
+            table = _Table(relations, {relation.id: at for at, relation in enumerate(relations)}, known)
             self._table = table
         return net, table
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,6 +25,18 @@ Pair = tuple[Tensor, Tensor]
 """Keys and values."""
 Memories = list[Pair]
 """Keys and values, one pair a decoder layer."""
+
+
+class Choices(NamedTuple):
+    """What a chain can go on with: every relation, then "stop".
+
+    Attributes:
+        vectors: Unit vectors to compare the decoder's state with, [r + 1, d].
+        bonus: Added to the logits, [r + 1].
+    """
+
+    vectors: Tensor
+    bonus: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,24 +228,28 @@ class PlannerNet(nn.Module):
         layers = cast("Iterable[DecoderLayer]", self.layers)
         return [layer.cross_attention.look_at(marked) for layer in layers]
 
-    def relations(self, described: Tensor) -> tuple[Tensor, Tensor]:
-        """Description vectors [r, width] to vectors to feed in [r, d] and unit vectors to compare with [r + 1, d].
+    def relations(self, described: Tensor, bonus: Tensor | None = None) -> tuple[Tensor, Choices]:
+        """What the decoder needs of the relations: vectors to feed in, [r, d], and the choices at each hop.
 
-        The last of the latter is "stop".
+        Args:
+            described: Description vectors, [r, width].
+            bonus: Added to the relations' logits, [r].
         """
         described = described.to(self.stop.dtype)
         out = self.relation_out(described)
-        choices = torch.cat([out, self.stop[None].to(out.dtype)])
-        return self.relation_in(described), F.normalize(choices.float(), dim=-1)
+        vectors = F.normalize(torch.cat([out, self.stop[None].to(out.dtype)]).float(), dim=-1)
+        if bonus is None:
+            bonus = torch.zeros(len(described))
+        return self.relation_in(described), Choices(vectors, F.pad(bonus, (0, 1)))
 
-    def next_logits(self, memories: Memories, mask: Tensor, fed: Tensor, choices: Tensor) -> Tensor:
+    def next_logits(self, memories: Memories, mask: Tensor, fed: Tensor, choices: Choices) -> Tensor:
         """Logits of the next relation after every prefix of k chains for each of b questions.
 
         Args:
             memories: From `memories`.
             mask: Which tokens of the questions are not padding, [b, n].
             fed: Vectors of the chains' relations, from `relations`, [b, k, hops, d]; hops may be 0.
-            choices: From `relations`, [r + 1, d].
+            choices: From `relations`.
 
         Returns:
             [b, k, hops + 1, r + 1]; the last choice is "stop".
@@ -248,7 +264,7 @@ class PlannerNet(nn.Module):
         return self._compare(x, choices)
 
     def grow(
-        self, memories: Memories, mask: Tensor, fed: Tensor | None, choices: Tensor, past: Memories | None
+        self, memories: Memories, mask: Tensor, fed: Tensor | None, choices: Choices, past: Memories | None
     ) -> tuple[Tensor, Memories]:
         """One hop of `next_logits`, given what it kept of the hops before.
 
@@ -256,7 +272,7 @@ class PlannerNet(nn.Module):
             memories: From `memories`.
             mask: [b, n].
             fed: The chains' latest relations, [b, k, d]; None at the first hop.
-            choices: [r + 1, d].
+            choices: From `relations`.
             past: What the hop before returned, one pair a layer, its chains in the order of `fed`.
 
         Returns:
@@ -273,9 +289,9 @@ class PlannerNet(nn.Module):
             kept.append(pair)
         return self._compare(x, choices)[:, :, 0], kept
 
-    def _compare(self, x: Tensor, choices: Tensor) -> Tensor:
+    def _compare(self, x: Tensor, choices: Choices) -> Tensor:
         states = F.normalize(self.norm(x).float(), dim=-1)
-        return states @ choices.float().T * self.sharpness.float().exp()
+        return states @ choices.vectors.T * self.sharpness.float().exp() + choices.bonus
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,6 +15,18 @@ LONGEST = 32
 _NEVER = -1e9
 
 
+class Relations(NamedTuple):
+    """Relations, as far as the network knows them.
+
+    Attributes:
+        described: Description vectors, [r, 384].
+        bonus: Added to their logits, [r]: the network shies away from relations that it was not trained on.
+    """
+
+    described: Tensor
+    bonus: Tensor
+
+
 class Guess(NamedTuple):
     """A chain and its log-probability.
 
@@ -42,7 +54,7 @@ class Spans(NamedTuple):
 
 
 def search(
-    net: PlannerNet, memories: Memories, mask: Tensor, described: Tensor, width: int = 6, keep: int = 6
+    net: PlannerNet, memories: Memories, mask: Tensor, relations: Relations, width: int = 6, keep: int = 6
 ) -> list[list[Guess]]:
     """The most probable chains of each question, best first.
 
@@ -50,12 +62,12 @@ def search(
         net: The network.
         memories: From `PlannerNet.memories`, for b questions.
         mask: [b, n], True on tokens.
-        described: Description vectors of the relations, [r, 384].
+        relations: The relations to plan with.
         width: Beams that go on at each hop.
         keep: Chains to return for each question.
     """
-    fed_by, choices = net.relations(described)
-    batch, stop = mask.shape[0], described.shape[0]
+    fed_by, choices = net.relations(*relations)
+    batch, stop = mask.shape[0], len(relations.described)
     beams = torch.zeros(batch, 1, 0, dtype=torch.long)
     scores = torch.zeros(batch, 1)
     done: list[list[Guess]] = [[] for _ in range(batch)]
@@ -90,12 +102,12 @@ def score(
     net: PlannerNet,
     memories: Memories,
     mask: Tensor,
-    described: Tensor,
+    relations: Relations,
     chains: Sequence[Sequence[tuple[int, ...]]],
 ) -> list[list[float]]:
     """Log-probabilities of given chains (indices of relations, at most four), for each of b questions."""
-    fed_by, choices = net.relations(described)
-    batch, stop = mask.shape[0], described.shape[0]
+    fed_by, choices = net.relations(*relations)
+    batch, stop = mask.shape[0], len(relations.described)
     most = max((len(row) for row in chains), default=0)
     if not most:
         return [[] for _ in range(batch)]
