@@ -88,9 +88,7 @@ def _add(graph: nx.MultiDiGraph[str], view: MemoryView, fact: Fact) -> None:
     label = view.catalogue.get(fact.relation).label
     implied = fact.implied_from is not None
     # The same key again changes nothing, so a fact met from both ends is one edge.
-    graph.add_edge(
-        *ends, key=(fact.relation, fact.id), fact=fact, relation=fact.relation, label=label, implied=implied
-    )
+    graph.add_edge(*ends, key=(fact.relation, fact.id), fact=fact, relation=fact.relation, label=label, implied=implied)
 
 
 def _quoted(text: str) -> str:

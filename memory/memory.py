@@ -1,35 +1,30 @@
 """The edit memory: assert, supersede, retract and undo facts; read them now or as they stood; find them by meaning.
 
-`EditMemory` ties the parts together: a write is checked (`intake`), turned into entries of the log (`draft`), made
-durable (`store`), and only then applied to the state (`state`) and the index (`recall`). What other processes write
-to the same file comes in by the same way. Reading is `MemoryView`'s.
+`EditMemory` is the public face. A fact that is given is checked (`intake`), a write is turned into entries of the log
+(`draft`), made durable (`store`), and applied to the state (`state`) and the index (`recall`); `engine` keeps these in
+step. Reading for answers is `MemoryView`'s.
 
 Knows nothing of language models or strategies.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
-from threading import RLock
-from typing import Self, TypeVar
+from typing import Self
 
-from memedit.errors import BadRow, InvalidFact, UnknownFact, UnknownNamespace, UnknownRelation
+from memedit.errors import BadRow, InvalidFact, UnknownFact, UnknownRelation
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.draft import Draft, Outcome
 from memedit.memory.embedder import Embedder
+from memedit.memory.engine import Engine
 from memedit.memory.fact import DEFAULT_NAMESPACE, Fact, FactInput, Receipt, Relation
-from memedit.memory.intake import Prepared, aware_microseconds, check_namespace, prepare
-from memedit.memory.recall import Progress, Recall, default_embedder
-from memedit.memory.state import NamespaceState, Record, State
-from memedit.memory.store import Entry, Store, Transaction
+from memedit.memory.intake import Prepared, aware_microseconds, prepare
+from memedit.memory.recall import Progress, default_embedder
+from memedit.memory.state import NamespaceState, Record
+from memedit.memory.store import Transaction
 from memedit.memory.view import MemoryView as MemoryView
-
-Result = TypeVar("Result")
 
 
 class EditMemory:
@@ -74,23 +69,17 @@ class EditMemory:
     ) -> None:
         self.catalogue = Catalogue.default() if catalogue is None else catalogue
         self.embedder = default_embedder() if embedder is None else embedder
-        self.namespace = check_namespace(namespace)
+        self.namespace = namespace
         self._embed_on_write = embed_on_write
-        self._clock = _utc_now if clock is None else clock
-        self._shipped = {relation.id: relation for relation in Catalogue.default()}
-        self._follow_lock = RLock()
-        self._converse_cache: tuple[int, dict[str, tuple[str, ...]]] = (-1, {})
         self._closed = False
-        self._store = Store(path, busy_timeout=busy_timeout)
-        self._state = State(self.catalogue)
-        self._recall = Recall(self._store, self._state, self.embedder, self._follow)
-        try:
-            with _without_collector():
-                self._follow()
-        except BaseException:
-            self._store.close()
-            raise
-        self._recall.opened()
+        self._engine = Engine(
+            path,
+            catalogue=self.catalogue,
+            embedder=self.embedder,
+            namespace=namespace,
+            clock=_utc_now if clock is None else clock,
+            busy_timeout=busy_timeout,
+        )
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -136,7 +125,7 @@ class EditMemory:
             AlreadyRetracted: The fact is not live.
             UnknownNamespace: Nothing was ever written to the namespace.
         """
-        self._write(namespace, lambda draft, _: draft.retract(fact_id), existing=True)
+        self._engine.write(namespace, lambda draft, _: draft.retract(fact_id), existing=True)
         return self.get(fact_id, namespace=namespace)
 
     def undo(self, *, namespace: str | None = None) -> list[Fact]:
@@ -157,7 +146,7 @@ class EditMemory:
         def plan(draft: Draft, transaction: Transaction) -> list[int]:
             return draft.undo(transaction.entries_of(draft.to_undo()))
 
-        touched = self._write(namespace, plan, existing=True)
+        touched = self._engine.write(namespace, plan, existing=True)
         return [self.get(fact_id, namespace=namespace) for fact_id in touched]
 
     def add_alias(self, entity: str, alias: str, *, namespace: str | None = None) -> None:
@@ -166,7 +155,7 @@ class EditMemory:
         Raises:
             InvalidFact: One is no name, or `alias` is already a name of another entity.
         """
-        self._write(namespace, lambda draft, _: draft.add_alias(entity, alias))
+        self._engine.write(namespace, lambda draft, _: draft.add_alias(entity, alias))
 
     def define_relation(self, relation: Relation | str) -> Relation:
         """Add a relation to the catalogue, for good: a whole one (replacing any of its id), or one by name.
@@ -177,7 +166,7 @@ class EditMemory:
             InvalidFact: The name is none, or a template lacks a place for subject or object.
         """
         made = Catalogue(parent=self.catalogue).define(relation)
-        self._write(None, lambda draft, _: draft.define([made], self._known_relations()))
+        self._engine.write(None, lambda draft, _: draft.define([made], self._engine.known_relations()))
         return self.catalogue.get(made.id)
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -185,7 +174,7 @@ class EditMemory:
     @property
     def position(self) -> int:
         """Sequence number of the last entry of the log that this process has taken in."""
-        return self._state.position
+        return self._engine.state.position
 
     def view(
         self,
@@ -209,10 +198,11 @@ class EditMemory:
             UnknownNamespace: With `must_exist`.
             InvalidFact: A time has no time zone.
         """
-        self._follow()
+        self._engine.follow()
         if must_exist:
-            self._space(namespace)
-        return MemoryView(self, namespace or self.namespace, ids, _time(as_of, "as_of"), _time(valid_at, "valid_at"))
+            self._engine.space(namespace)
+        name = self.namespace if namespace is None else namespace
+        return MemoryView(self, name, ids, _time(as_of, "as_of"), _time(valid_at, "valid_at"))
 
     def get(self, fact_id: int, *, namespace: str | None = None) -> Fact:
         """A fact, live or not.
@@ -221,9 +211,9 @@ class EditMemory:
             UnknownFact: The namespace has no such fact.
             UnknownNamespace: Nothing was ever written to the namespace.
         """
-        self._follow()
-        with self._state.lock:
-            space = self._space(namespace)
+        self._engine.follow()
+        with self._engine.state.lock:
+            space = self._engine.space(namespace)
             if fact_id not in space.facts:
                 raise UnknownFact(f"The namespace {space.name!r} has no fact {fact_id}.", "List its facts to see ids.")
             return space.fact(space.facts[fact_id])
@@ -284,9 +274,9 @@ class EditMemory:
             None if relation is None else (self.catalogue.resolve(relation) or self.catalogue.get(relation)).id
         )
         needle = None if text is None else " ".join(text.split()).casefold()
-        self._follow()
-        with self._state.lock:
-            space = self._space(namespace)
+        self._engine.follow()
+        with self._engine.state.lock:
+            space = self._engine.space(namespace)
             found: list[Fact] = []
             for record in _candidates(space, subject, object):
                 if limit is not None and len(found) >= limit:
@@ -309,15 +299,15 @@ class EditMemory:
         Raises:
             UnknownNamespace: Nothing was ever written to the namespace.
         """
-        self._follow()
-        with self._state.lock:
-            return self._space(namespace).live_count
+        self._engine.follow()
+        with self._engine.state.lock:
+            return self._engine.space(namespace).live_count
 
     def namespaces(self) -> list[str]:
         """The namespaces that were ever written to, by name."""
-        self._follow()
-        with self._state.lock:
-            return sorted(self._state.namespaces)
+        self._engine.follow()
+        with self._engine.state.lock:
+            return sorted(self._engine.state.namespaces)
 
     def aliases(self, entity: str, *, namespace: str | None = None) -> tuple[str, ...]:
         """The other names of an entity, built-in ones included.
@@ -326,9 +316,9 @@ class EditMemory:
             UnknownNamespace: Nothing was ever written to the namespace.
             InvalidFact: `entity` is no name.
         """
-        self._follow()
-        with self._state.lock:
-            return self._space(namespace).entities.aliases(entity)
+        self._engine.follow()
+        with self._engine.state.lock:
+            return self._engine.space(namespace).entities.aliases(entity)
 
     # -- the index, and the end ------------------------------------------------------------------------------
 
@@ -338,13 +328,13 @@ class EditMemory:
         Returns:
             How many facts the index has gained.
         """
-        self._follow()
-        return self._recall.embed_waiting(progress)
+        self._engine.follow()
+        return self._engine.recall.embed_waiting(progress)
 
     def rebuild_index(self) -> None:
         """Make the index anew from the log and the vectors kept with it, and save it."""
-        self._follow()
-        self._recall.rebuild()
+        self._engine.follow()
+        self._engine.recall.rebuild()
 
     def save_index(self) -> None:
         """Write the index's snapshot, so that opening the memory need not make it again.
@@ -352,18 +342,15 @@ class EditMemory:
         Raises:
             ReadOnlyStore: The folder cannot be written.
         """
-        self._follow()
-        self._recall.save()
+        self._engine.follow()
+        self._engine.recall.save()
 
     def close(self) -> None:
-        """Save the index if it has changed, and let go of the database. Closing twice is harmless."""
+        """Save the index if it has grown enough to be worth it, and let go of the database. Closing twice is harmless."""
         if self._closed:
             return
         self._closed = True
-        try:
-            self._recall.close()
-        finally:
-            self._store.close()
+        self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -377,17 +364,17 @@ class EditMemory:
         relations = [fact.relation for fact in facts if fact.relation is not None]
         texts = [text for fact in facts for text in (fact.statement, fact.question)]
         # Before the transaction: nobody else can write while it is open.
-        vectors = self._recall.embed(texts) if self._embed_on_write else {}
+        vectors = self._engine.recall.embed(texts) if self._embed_on_write else {}
 
         def plan(draft: Draft, transaction: Transaction) -> list[Outcome]:
-            draft.define(relations, self._known_relations())
+            draft.define(relations, self._engine.known_relations())
             outcomes = [draft.record(fact) for fact in facts]
             transaction.keep_vectors(self.embedder.name, vectors)
             return outcomes
 
-        outcomes = self._write(namespace, plan)
-        with self._state.lock:
-            space = self._state.namespace(namespace or self.namespace)
+        outcomes = self._engine.write(namespace, plan)
+        with self._engine.state.lock:
+            space = self._engine.space(namespace)
             return [
                 Receipt(
                     fact=space.fact(space.facts[outcome.fact]),
@@ -397,73 +384,6 @@ class EditMemory:
                 )
                 for fact, outcome in zip(facts, outcomes, strict=True)
             ]
-
-    def _write(
-        self, namespace: str | None, plan: Callable[[Draft, Transaction], Result], *, existing: bool = False
-    ) -> Result:
-        """Draft a write on the newest state, make it durable, then apply it."""
-        name = check_namespace(namespace or self.namespace)
-        with self._store.transaction() as transaction:
-            for chunk in transaction.entries_after(self._state.position):
-                self._take(chunk)
-            space = self._space(name) if existing else self._state.namespace(name)
-            draft = Draft(space, transaction.head, self._now())
-            result = plan(draft, transaction)
-            if draft.entries:
-                transaction.append(draft.entries, draft.head)
-        self._take(draft.entries)
-        self._recall.settle()
-        return result
-
-    def _follow(self) -> None:
-        """Take in what has been committed since, by this process or by others."""
-        with self._follow_lock:
-            if self._store.changed() or not self._state.position:
-                for chunk in self._store.entries_after(self._state.position):
-                    self._take(chunk)
-
-    def _take(self, entries: Iterable[Entry]) -> None:
-        with self._state.lock:
-            self._recall.note(self._state.apply(entries))
-
-    def _space(self, namespace: str | None) -> NamespaceState:
-        name = namespace or self.namespace
-        with self._state.lock:
-            if name not in self._state.namespaces and name != self.namespace:
-                nearest = ", ".join(map(repr, get_close_matches(name, self._state.namespaces, n=3)))
-                raise UnknownNamespace(
-                    f"Nothing was ever written to the namespace {name!r}"
-                    + (f"; nearest: {nearest}." if nearest else "."),
-                    "Check its name; a namespace comes into being with its first fact.",
-                )
-            return self._state.namespace(name)
-
-    def _now(self) -> int:
-        return aware_microseconds(self._clock(), "the clock's time")
-
-    def _known_relations(self) -> dict[str, Relation]:
-        """The relations that need no entry in the log."""
-        return self._shipped | self._state.relations
-
-    def _converses(self, relation: str) -> tuple[str, ...]:
-        """The relations that imply `relation` from the other side, which are those that it implies."""
-        version, converses = self._converse_cache
-        if version != self._state.definitions:
-            version, converses = self._state.definitions, _converses(self.catalogue)
-            self._converse_cache = version, converses
-        return converses.get(relation, ())
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Reading a log makes many objects and no garbage; the collector would walk them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _candidates(space: NamespaceState, subject: str | None, obj: str | None) -> Iterable[Record]:
@@ -478,19 +398,6 @@ def _candidates(space: NamespaceState, subject: str | None, obj: str | None) -> 
             numbers = {record.id for side in sides for bag in side.get(key, {}).values() for record in bag}
             found = numbers if found is None else found & numbers
     return [space.facts[number] for number in sorted(found or ())]
-
-
-def _converses(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
-    pairs: set[tuple[str, str]] = set()
-    for relation in catalogue:
-        if relation.symmetric:
-            pairs.add((relation.id, relation.id))
-        if relation.inverse is not None and relation.inverse in catalogue:
-            pairs |= {(relation.id, relation.inverse), (relation.inverse, relation.id)}
-    converses: dict[str, list[str]] = {}
-    for one, other in sorted(pairs):
-        converses.setdefault(one, []).append(other)
-    return {relation: tuple(others) for relation, others in converses.items()}
 
 
 def _time(moment: datetime | None, name: str) -> int | None:

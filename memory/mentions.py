@@ -134,9 +134,7 @@ class _Classes(dict[int, str]):
         return result
 
 
-_CLASSES = _Classes(
-    {ord(mark): _DROPPED for mark in "'\"`´‘’‚‛“”„‟«»‹›′″ʹʺʻʼʽʾʿ™®©℠"}
-)
+_CLASSES = _Classes({ord(mark): _DROPPED for mark in "'\"`´‘’‚‛“”„‟«»‹›′″ʹʺʻʼʽʾʿ™®©℠"})
 _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
     "\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese, Japanese

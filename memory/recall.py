@@ -55,7 +55,7 @@ class Recall:
         """Records that the index lacks, in the order of ids. Guarded by the state's lock."""
         self._opened_with = 0
         self._saved = 0
-        self._wrote = False
+        self._embeds = False
 
     def opened(self) -> None:
         """The log has been read for the first time: from here on, records are new."""
@@ -67,12 +67,12 @@ class Recall:
 
     def embed(self, texts: Iterable[str]) -> dict[str, Vector]:
         """Vectors of those texts that none is kept of yet."""
+        self._embeds = True
         unique = list(dict.fromkeys(text for text in texts if text))
         known = self._store.known_texts(self.embedder.name, unique)
         missing = [text for text in unique if text not in known]
         if not missing:
             return {}
-        self._wrote = True
         return dict(zip(missing, self.embedder.encode(missing), strict=True))
 
     def index(self) -> VectorIndex:
@@ -122,13 +122,16 @@ class Recall:
             self._saved = generation
 
     def close(self) -> None:
-        """Leave a snapshot that holds whatever this session has embedded."""
+        """Leave a snapshot that lacks little of what this session has embedded."""
         with self._lock:
-            loaded = self._index is not None and self._saved < self._state.last_fact
-            if loaded or (self._index is None and self._wrote):
+            grown = self._embeds and self._state.last_fact > self._opened_with
+            if self._index is None and not grown:
+                return
+            index = self._load()
+            if _lags(self._saved, self._state.last_fact):
                 self.save()
-            elif self._index is not None:
-                self._index.wait()
+            else:
+                index.wait()
 
     def _fingerprint(self) -> str:
         return f"{self._store.memory_id}/{self.embedder.name}/{self.embedder.dimension}"
@@ -162,7 +165,6 @@ class Recall:
             fresh = dict(zip(missing, self.embedder.encode(missing), strict=True))
             with self._store.transaction() as transaction:
                 transaction.keep_vectors(self.embedder.name, fresh)
-            self._wrote = True
             vectors |= fresh
         return vectors
 
@@ -196,9 +198,9 @@ class Recall:
             return VectorIndex(self.embedder.dimension), "belongs to another memory or embedder"
         with self._state.lock:
             del self._waiting[: bisect_right(self._waiting, generation, key=attrgetter("id"))]
-            missed = self._waiting[0] if self._waiting and self._waiting[0].id <= self._opened_with else None
+            missed = self._waiting[0].statement if self._waiting else ""
         self._saved = generation
-        behind = missed is not None and self._store.vectors(self.embedder.name, [missed.statement])
+        behind = _lags(generation, self._opened_with) and self._store.known_texts(self.embedder.name, [missed])
         return index, "is behind the log" if behind else ""
 
     def _reset(self) -> None:
@@ -218,6 +220,11 @@ def vector_ids(facts: Iterable[int]) -> npt.NDArray[np.int64]:
     """The ids in the index of the vectors of facts, int64 [2 n]; some may not be in use."""
     statements = 2 * np.fromiter(facts, np.int64)
     return np.concatenate([statements, statements + 1])
+
+
+def _lags(generation: int, last_fact: int) -> bool:
+    """Whether a snapshot lacks so many facts that writing it anew costs less than making up for them at each opening."""
+    return last_fact - generation > last_fact // 50
 
 
 def _texts(record: Record) -> list[tuple[int, str]]:

@@ -54,7 +54,8 @@ class MemoryView:
     ) -> None:
         self.memory = memory
         self.namespace = namespace
-        self._state = memory._state
+        self._engine = memory._engine
+        self._state = memory._engine.state
         self._ids = None if ids is None else frozenset(ids)
         self._as_of = as_of
         self._valid_at = as_of if valid_at is None else valid_at
@@ -176,7 +177,7 @@ class MemoryView:
         Returns:
             For each query at most k hits, best first, each fact once.
         """
-        index = self.memory._recall.index()
+        index = self._engine.recall.index()
         fetch = 2 * k  # a fact has two vectors, and both may be near
         within = None
         with self._state.lock:
@@ -206,7 +207,7 @@ class MemoryView:
             plain = self._is_plain and not space.timed
             held = set(space.relations if plain else (record.relation for record in self._visible(space)))
         held.discard(FREE_TEXT)
-        return frozenset(held.union(*(self.memory._converses(relation) for relation in held)))
+        return frozenset(held.union(*(self._engine.converses(relation) for relation in held)))
 
     def __len__(self) -> int:
         with self._state.lock:
@@ -217,8 +218,7 @@ class MemoryView:
             return sum(1 for _ in self._visible(space))
 
     def __bool__(self) -> bool:
-        with self._state.lock:
-            return next(self._visible(self._space()), None) is not None
+        return len(self) > 0
 
     # -- which records there are: called with the state's lock held ------------------------------------------
 
@@ -230,7 +230,7 @@ class MemoryView:
         return self._state.namespace(self.namespace)
 
     def _moment(self) -> int:
-        return self.memory._now() if self._valid_at is None else self._valid_at
+        return self._engine.now() if self._valid_at is None else self._valid_at
 
     def _key(self, name: str) -> str | None:
         try:
@@ -242,7 +242,7 @@ class MemoryView:
         """The records of the mask, live or not, by entity."""
         if self._masked is None or self._masked[0] != self._state.position:
             edges = Edges()
-            for number in sorted(ids & space.facts.keys()):
+            for number in sorted(number for number in ids if number in space.facts):
                 edges.add(space.facts[number])
             self._masked = (self._state.position, edges)
         return self._masked[1]
@@ -292,17 +292,21 @@ class MemoryView:
         return winners
 
     def _shows(self, space: NamespaceState, record: Record, moment: int) -> bool:
-        bag = self._bags(space, record.subject_key).get(record.relation, ())
+        bag: Sequence[Record] = self._bags(space, record.subject_key).get(record.relation, ())
+        if len(bag) > 1 and not self._single_valued(record.relation):
+            bag = [rival for rival in bag if rival.object_key == record.object_key]
         return record in self._winners(record.relation, bag, moment)
 
     def _visible(self, space: NamespaceState) -> Iterator[Record]:
+        """The records that are shown, in the order of ids; slot by slot, so that a large slot is judged once."""
         moment = self._moment()
-        candidates: Iterable[Record] = space.facts.values()
         if self._ids is not None:
-            candidates = [space.facts[number] for number in sorted(self._ids & space.facts.keys())]
-        elif self._as_of is None:
-            candidates = (record for record in candidates if record.end is None)
-        return (record for record in candidates if self._shows(space, record, moment))
+            keys: Iterable[str] = self._edges(space, self._ids).out
+        else:
+            keys = space.live.out if self._as_of is None else space.live.out.keys() | space.ended.out.keys()
+        return in_order(
+            *(self._winners(relation, bag, moment) for key in keys for relation, bag in self._bags(space, key).items())
+        )
 
     def _has(self, space: NamespaceState, key: str, moment: int) -> bool:
         """Whether a fact that is shown has the entity at either end."""
@@ -324,7 +328,7 @@ class MemoryView:
     def _slot_steps(self, space: NamespaceState, key: str, relation: str, moment: int) -> list[_Step]:
         bag = self._bags(space, key).get(relation, ())
         explicit = [_Step(record, None, record.object_key) for record in self._winners(relation, bag, moment)]
-        converses = self.memory._converses(relation)
+        converses = self._engine.converses(relation)
         if not converses or (explicit and self._single_valued(relation)):
             return explicit
         taken = {step.target for step in explicit}
@@ -345,7 +349,7 @@ class MemoryView:
 
     def _implied_steps(self, space: NamespaceState, key: str, moment: int) -> list[_Step]:
         incoming = self._bags(space, key, into=True)
-        relations = sorted({converse for relation in incoming for converse in self.memory._converses(relation)})
+        relations = sorted({converse for relation in incoming for converse in self._engine.converses(relation)})
         return [
             step
             for relation in relations

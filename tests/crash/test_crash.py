@@ -96,7 +96,9 @@ def test_no_acknowledged_write_is_lost_however_often_the_writer_is_killed(tmp_pa
         for kill in range(KILLS_A_FILE):
             # Every other time in the midst of opening: creating the file, or replaying what the last one left.
             opening = kill % 2 == 0
-            reports, seconds = (0, choose.uniform(0, 0.1)) if opening else (choose.randint(1, 15), choose.uniform(0, 0.02))
+            reports, seconds = (
+                (0, choose.uniform(0, 0.1)) if opening else (choose.randint(1, 9), choose.uniform(0, 0.02))
+            )
             said = kill_a_writer(path, kill, reports=reports, seconds=seconds)
             check(path, earlier, said)
             earlier += said

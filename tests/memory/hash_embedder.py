@@ -22,4 +22,6 @@ class HashEmbedder:
         self.texts += texts
         digests = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts)
         bits = np.unpackbits(np.frombuffer(digests, np.uint8)).reshape(len(texts), self.dimension)
-        return ((bits.astype(np.float32) * 2 - 1) / np.sqrt(self.dimension)).astype(np.float32)
+        signs = 2 * bits.astype(np.float32) - 1
+        vectors: npt.NDArray[np.float32] = signs / np.float32(self.dimension**0.5)
+        return vectors

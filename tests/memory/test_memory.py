@@ -246,9 +246,7 @@ def test_undo_restores_exactly_what_was_believed_and_walks_back(memory: EditMemo
     states = [memory.facts()]
     tell(memory, "France", "P36", "Lyon")
     states.append(memory.facts())
-    memory.assert_facts(
-        FactInput(subject="France", relation="P36", object=city) for city in ("Nice", "Lille", "Brest")
-    )
+    memory.assert_facts(FactInput(subject="France", relation="P36", object=city) for city in ("Nice", "Lille", "Brest"))
     states.append(memory.facts())
     memory.retract(states[-1][0].id)
 
@@ -356,6 +354,7 @@ def test_the_default_namespace_may_be_read_before_it_is_written_to(memory: EditM
     assert memory.facts() == memory.history() == []
     assert memory.count() == 0
     assert not memory.view(must_exist=True)
+    assert memory.view().search(memory.embedder.encode(["anything", "else"]), 3) == [[], []]
     with pytest.raises(NothingToUndo):
         memory.undo()
 
@@ -573,7 +572,17 @@ def test_what_cannot_be_a_name_has_no_facts(memory: EditMemory, subject: str) ->
 def test_mentions_are_the_longest_names_from_left_to_right(
     memory: EditMemory, text: str, expected: list[tuple[str, str] | str]
 ) -> None:
-    names = ["France", "the United States", "New Harbour City", "Harbour", "J.K. Rowling", "a-ha", "法国", "프랑스", "Zürich"]
+    names = [
+        "France",
+        "the United States",
+        "New Harbour City",
+        "Harbour",
+        "J.K. Rowling",
+        "a-ha",
+        "法国",
+        "프랑스",
+        "Zürich",
+    ]
     memory.assert_facts(FactInput(subject=name, relation="capital", object="It") for name in names)
 
     mentions = memory.view().mentions(text)
@@ -732,6 +741,33 @@ def test_an_index_that_is_behind_the_log_catches_up_with_a_notice(tmp_path: Path
         assert find(path, 17) == "Land 17"
 
 
+def test_a_fact_whose_texts_were_embedded_before_is_in_the_saved_index(tmp_path: Path) -> None:
+    path = tmp_path / "facts.db"
+    for _ in range(2):
+        with EditMemory(path, embedder=HashEmbedder()) as memory:
+            tell(memory, "Land 7", "capital", "Lyon")
+            memory.retract(memory.facts()[0].id)
+            tell(memory, "Land 7", "capital", "Lyon")
+            memory.retract(memory.facts()[0].id)
+    with EditMemory(path, embedder=HashEmbedder()) as memory:
+        tell(memory, "Land 7", "capital", "Lyon")
+
+    assert find(path) == "Land 7"
+
+
+def test_a_few_new_facts_do_not_make_a_large_index_be_written_again(tmp_path: Path) -> None:
+    path, index = tmp_path / "facts.db", tmp_path / "facts.db.index"
+    make(path, count=100)
+    before = index.stat().st_mtime_ns
+    with EditMemory(path, embedder=HashEmbedder()) as memory:
+        tell(memory, "Utopia", "capital", "Lyon")
+
+    with EditMemory(path, embedder=HashEmbedder()) as memory:
+        (hits,) = memory.view().search(memory.embedder.encode(["What is the capital of Utopia?"]), 1)
+    assert hits[0].fact.subject == "Utopia"
+    assert index.stat().st_mtime_ns == before
+
+
 def test_the_index_of_another_memory_is_not_used(tmp_path: Path) -> None:
     make(tmp_path / "one.db")
     make(tmp_path / "two.db", count=3)
@@ -775,7 +811,7 @@ GOOD = {"subject": "France", "relation": "capital", "object": "Lyon"}
         ({"source": "\ud800"}, r"source .* U\+D800"),
         ({"valid_from": Y2021, "valid_to": Y2020}, "valid_to .* swap"),
         ({"valid_from": Y2021, "valid_to": Y2021}, "not after"),
-        ({"valid_from": datetime(2020, 1, 1)}, "valid_from .* time zone"),  # noqa: DTZ001
+        ({"valid_from": datetime(2020, 1, 1)}, "valid_from .* time zone"),
         ({"subject": None, "relation": None, "object": None}, "empty"),
     ],
 )
@@ -798,7 +834,7 @@ def test_an_unknown_wikidata_id_is_refused_but_a_new_name_is_not(memory: EditMem
 
 
 def test_a_batch_with_a_bad_row_writes_nothing_and_names_the_row(memory: EditMemory) -> None:
-    rows = [FactInput(**GOOD), FactInput(subject="Ada", relation="favourite tea", object="Assam"),
+    rows = [FactInput.model_validate(GOOD), FactInput(subject="Ada", relation="favourite tea", object="Assam"),
             FactInput(subject="", relation="capital", object="Lyon")]  # fmt: skip
 
     with pytest.raises(BadRow, match="row 3") as caught:
@@ -817,7 +853,7 @@ def test_an_empty_batch_is_no_write(memory: EditMemory) -> None:
 
 @pytest.mark.parametrize("name", ["as_of", "valid_at"])
 def test_a_reading_at_a_time_without_a_zone_is_refused(memory: EditMemory, name: str) -> None:
-    naive = datetime(2020, 1, 1)  # noqa: DTZ001
+    naive = datetime(2020, 1, 1)
     with pytest.raises(InvalidFact, match=f"{name} .* time zone"):
         memory.view(**{name: naive})  # type: ignore[arg-type]
 

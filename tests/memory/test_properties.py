@@ -14,18 +14,29 @@ from collections.abc import Iterable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from memedit.errors import AlreadyRetracted, BadRow, NothingToUndo
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.fact import Fact, FactInput, Relation
 from memedit.memory.memory import EditMemory, MemoryView
 from tests.memory.hash_embedder import HashEmbedder
+
+pytestmark = pytest.mark.slow
 
 NAMESPACES = ("acme", "zenith")
 SUBJECTS = ("Ann", "Bob")
@@ -99,6 +110,9 @@ class Written(NamedTuple):
     triple: Triple
 
 
+Step = tuple[Literal["record", "retract"], Written]
+
+
 def triple_of(fact: Fact) -> Triple:
     return Triple(fact.subject, fact.relation, fact.object, fact.valid_from, fact.valid_to)
 
@@ -122,12 +136,12 @@ class MemoryMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         # Flushing to a real disk hundreds of times is not what is tested here.
-        shared = Path("/dev/shm")  # noqa: S108
+        shared = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
         self.time = datetime(2020, 1, 1, tzinfo=UTC)
         self.model = Model()
-        self.writes: dict[str, list[tuple[Model, list[object]]]] = {name: [] for name in NAMESPACES}
-        self.journal: list[tuple[str, Written]] = []
+        self.writes: dict[str, list[tuple[Model, list[Step]]]] = {name: [] for name in NAMESPACES}
+        self.journal: list[Step] = []
         self.past: list[tuple[datetime, Model]] = []
         self.memory = self.opened()
 
@@ -150,7 +164,7 @@ class MemoryMachine(RuleBasedStateMachine):
         return before
 
     @rule(target=facts, namespace=st.sampled_from(NAMESPACES), batch=st.lists(triples(), min_size=1, max_size=3))
-    def record(self, namespace: str, batch: list[Triple]) -> object:
+    def record(self, namespace: str, batch: list[Triple]) -> MultipleResults[Written]:
         before, mark = self.begin(namespace), len(self.journal)
         receipts = self.memory.assert_facts([triple.to_input() for triple in batch], namespace=namespace)
 
@@ -185,7 +199,7 @@ class MemoryMachine(RuleBasedStateMachine):
         with pytest.raises(AlreadyRetracted):
             self.memory.retract(fact.id, namespace=namespace)
         self.model.retract(namespace, triple_of(fact))
-        step = ("retract", Written(namespace, fact.id, triple_of(fact)))
+        step: Step = ("retract", Written(namespace, fact.id, triple_of(fact)))
         self.journal.append(step)
         self.writes[namespace].append((before, [step]))
 
@@ -277,5 +291,5 @@ class MemoryMachine(RuleBasedStateMachine):
 
 TestMemory = MemoryMachine.TestCase
 TestMemory.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

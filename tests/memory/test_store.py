@@ -28,6 +28,12 @@ def append(store: Store, *entries: Entry) -> None:
         transaction.append(entries, Head(last.seq, last.transaction, last.fact or 0, last.at))
 
 
+def append_and_fail(store: Store) -> None:
+    with store.transaction() as transaction:
+        transaction.append([entry(1)], Head(1, 1, 1, 1))
+        raise RuntimeError
+
+
 def everything(store: Store) -> list[Entry]:
     return [found for chunk in store.entries_after(0) for found in chunk]
 
@@ -60,9 +66,8 @@ def test_a_log_longer_than_a_chunk_is_read_whole() -> None:
 
 def test_an_error_within_a_transaction_writes_nothing(tmp_path: Path) -> None:
     with Store(tmp_path / "facts.db") as store:
-        with pytest.raises(RuntimeError), store.transaction() as transaction:
-            transaction.append([entry(1)], Head(1, 1, 1, 1))
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            append_and_fail(store)
 
         assert everything(store) == []
         append(store, entry(1))
