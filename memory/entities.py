@@ -163,6 +163,7 @@ _LETTER = r"[^\W\d_]"
 _DROPPED = str.maketrans("", "", "'\"`´‘’‚‛“”„‟«»‹›′″ʹʺʻʼʽʾʿ™®©℠")
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 _INITIALS = re.compile(rf"(?<!\w)(?:{_LETTER}\. ?)+{_LETTER}(?:\.|(?!\w))")
+_PLAIN = re.compile(r"(?!(?:the|an|a) )[a-z0-9]+(?: [a-z0-9]+)*", re.IGNORECASE | re.ASCII).fullmatch
 _ARTICLE = re.compile(r"(?:the|an|a) (?!(?:the|an|a) )")
 _ARTICLE_LIKE = re.compile(r"(?:the|an|a)[^\w ]")
 _HYPHEN = re.compile(r"(?<=\w)-|-(?!\d)")
@@ -203,6 +204,8 @@ def _checked(name: str) -> str:
 
 
 def _fold(text: str) -> str:
+    if _PLAIN(text):  # most names; reopening a large memory folds every one of them
+        return text.lower()
     plain = text.translate(_DROPPED)
     if plain.isascii():
         plain = plain.casefold()
