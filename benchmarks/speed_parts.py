@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _BULK = 2_000
 _VECTOR_BYTES_PER_FACT = 2 * 384 * 4
+_EACH = 32  # questions of each of three kinds; an evaluation has hundreds
 
 
 def look_ups(bench: Bench) -> list[Figure]:
@@ -182,7 +183,7 @@ def batching(bench: Bench) -> list[Figure]:
 
     maker = FactMaker(seed=bench.seed + 2, entities=200)
     facts = maker.facts(200)
-    outside = FactMaker(seed=bench.seed + 3, entities=200).facts(12)
+    outside = FactMaker(seed=bench.seed + 3, entities=200).facts(_EACH)
     bench.status("loading the embedded model", 0, 0)
     model = load_model("embedded")
     with EditMemory(embedder=SentenceEmbedder(cache=0)) as memory:
@@ -200,7 +201,7 @@ def batching(bench: Bench) -> list[Figure]:
 
         for question in questions(100, 2):
             editor().ask(question)
-        asked = questions(0, 12)
+        asked = questions(0, _EACH)
         alone = editor()
         start = time.perf_counter()
         for place in bench.loop("asking one at a time", asked):

@@ -140,10 +140,10 @@ class _Encoder(Protocol):
 
 
 class _MiniLM:
-    """all-MiniLM-L6-v2 by transformers alone: half the start-up time of sentence-transformers, the same vectors.
+    """all-MiniLM-L6-v2 by transformers alone: ready sooner than by sentence-transformers, with the same vectors.
 
     Batches run side by side, each on one core. PyTorch would instead spread every small matrix over all cores, which
-    is no faster for one question, a tenth slower for many texts, and many times slower when others use the cores too.
+    gains little, and makes both one question and many texts several times slower when others use the cores too.
     """
 
     def __init__(self, folder: Path) -> None:

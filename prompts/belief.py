@@ -46,9 +46,8 @@ def belief_prompt(relation: Relation, subject: str) -> str:
     themselves, whose own demonstration is left out), so that a server's prefix cache holds.
 
         >>> from memedit.memory.catalogue import Catalogue
-        >>> print(belief_prompt(Catalogue.default().get("P36"), "Iceland")[-39:])
-        Q: What is the capital of Iceland?
-        A:
+        >>> belief_prompt(Catalogue.default().get("P36"), "Iceland").splitlines()[-2:]
+        ['Q: What is the capital of Iceland?', 'A:']
     """
     shown = [one for one in demonstrations(relation.id) if one.subject.casefold() != subject.casefold()]
     if relation.id == shown[0].relation:
