@@ -312,8 +312,8 @@ def groups(result: Figures) -> list[tuple[str, dict[str, object]]]:
     shared, known = section(result, "broken_by_other_edits"), section(result, "known_beliefs")
     found = [
         ("all", dict(result)),
-        *named_sections(result, "by_hops", "{} hops"),
-        *named_sections(result, "by_edits", "{} edits"),
+        *named_sections(result, "by_hops", "hops: {}"),
+        *named_sections(result, "by_edits", "edits: {}"),
         ("fully edited", section(result, "fully_edited")),
         ("partly edited", section(result, "partly_edited")),
         ("unedited hops known", section(known, "all_known")),

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from memedit.errors import BadDataFile, MissingExtra
 
@@ -47,7 +48,11 @@ class Table:
             table.add_column(column, justify="right" if index else "left")
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
-        Console().print(table)
+        console = Console()
+        if not console.is_terminal:
+            unlimited = console.options.update(width=1000)
+            console.width = max(console.width, console.measure(table, options=unlimited).maximum)
+        console.print(table)
 
 
 def _cell(text: str) -> str:
@@ -143,11 +148,11 @@ def plot_shares(
             [max(0.0, 100 * high - value) for value, (_, high) in zip(values, bounds, strict=True)],
         ]
         axes.bar(places, values, width, yerr=errors, label=label, capsize=2, error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(groups)), [label for label, _ in groups])
+    axes.set_xticks(range(len(groups)), [fill(label, 12) for label, _ in groups])
     axes.set_ylim(0, 105)
     axes.set_ylabel("% right (95% interval)")
     axes.set_title(title, loc="left")
-    axes.legend(loc="lower left", framealpha=0.9)
+    figure.legend(loc="outside upper right", ncols=len(series), fontsize=8)
     if note:
         figure.supxlabel(note, fontsize=7, wrap=True)
     figure.savefig(path, dpi=150)

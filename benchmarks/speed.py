@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    load = os.getloadavg()[0]
+    where = {"load_average": os.getloadavg()[0], **environment(sys.argv)}
     with (
         tempfile.TemporaryDirectory() as scratch,
         Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), transient=True) as progress,
@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "facts": options.facts,
             "vectors": options.vectors,
             "seed": options.seed,
-            "load_average": load,
-            **environment(sys.argv),
+            **where,
             "figures": [figure.to_dict() for figure in figures],
         }
         options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

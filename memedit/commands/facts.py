@@ -57,8 +57,12 @@ def add(
     if not stdin and len(lines[0]) not in (1, 3):
         raise typer.BadParameter("Give one sentence in quotes, or SUBJECT RELATION OBJECT.")
     facts = [_fact(parts, valid_from, valid_to, source) for parts in lines]
-    with session(context).open_memory() as memory:
-        receipts = memory.assert_facts(facts) if stdin else [memory.assert_fact(facts[0])]
+    here = session(context)
+    with here.open_memory() as memory:
+        if stdin:
+            receipts = memory.assert_facts(facts, namespace=here.namespace)
+        else:
+            receipts = [memory.assert_fact(facts[0], namespace=here.namespace)]
     for receipt in receipts:
         if as_json:
             show.emit(show.receipt_json(receipt))
@@ -82,7 +86,8 @@ def facts(
 ) -> None:
     """List the live facts, oldest first."""
     most = limit if limit or as_json else TABLE_ROWS
-    with session(context).open_memory() as memory:
+    here = session(context)
+    with here.open_memory() as memory:
         found = memory.facts(
             subject=subject,
             relation=relation,
@@ -91,6 +96,7 @@ def facts(
             as_of=as_of,
             valid_at=valid_at,
             limit=None if most is None else most + 1,
+            namespace=here.namespace,
         )
     _list(found, most, as_json=as_json, state=False)
 
@@ -104,8 +110,9 @@ def history(
 ) -> None:
     """List everything ever recorded, oldest first: live, superseded, retracted and undone facts."""
     most = limit if limit or as_json else TABLE_ROWS
-    with session(context).open_memory() as memory:
-        found = memory.history(subject, relation)
+    here = session(context)
+    with here.open_memory() as memory:
+        found = memory.history(subject, relation, namespace=here.namespace)
     _list(found, most, as_json=as_json, state=True)
 
 
@@ -115,8 +122,9 @@ def retract(
     as_json: Json = False,
 ) -> None:
     """Stop believing a fact. It stays in the history."""
-    with session(context).open_memory() as memory:
-        fact = memory.retract(fact_id)
+    here = session(context)
+    with here.open_memory() as memory:
+        fact = memory.retract(fact_id, namespace=here.namespace)
     if as_json:
         show.emit(show.fact_json(fact))
     else:
@@ -125,8 +133,9 @@ def retract(
 
 def undo(context: typer.Context, as_json: Json = False) -> None:
     """Take back the last write that was not yet undone."""
-    with session(context).open_memory() as memory:
-        touched = memory.undo()
+    here = session(context)
+    with here.open_memory() as memory:
+        touched = memory.undo(namespace=here.namespace)
     _list(touched, None, as_json=as_json, state=True)
 
 
@@ -137,10 +146,11 @@ def alias(
     as_json: Json = False,
 ) -> None:
     """Record another name of an entity, or list the names it has."""
-    with session(context).open_memory() as memory:
+    here = session(context)
+    with here.open_memory() as memory:
         if other is not None:
-            memory.add_alias(entity, other)
-        names = list(memory.aliases(entity))
+            memory.add_alias(entity, other, namespace=here.namespace)
+        names = list(memory.aliases(entity, namespace=here.namespace))
     if as_json:
         show.emit({"entity": entity, "aliases": names})
     else:

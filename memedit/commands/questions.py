@@ -113,7 +113,7 @@ class Conversation:
         if line == "/hops":
             self._show_hops()
         elif line == "/facts":
-            show.out().print(show.facts_table(self._editor.facts()))
+            self._show_facts()
         elif line.startswith("/"):
             show.note(HELP)
         else:
@@ -132,20 +132,22 @@ class Conversation:
         reply = "".join(pieces if self._as_json else _echoed(pieces))
         self._said, self._found = [*messages, {"role": "assistant", "content": reply}], found
         if self._as_json:
-            show.emit(
-                {
-                    "user": line,
-                    "text": reply,
-                    "hops": [show.hop_json(hop) for hop in found.hops],
-                    "edits": [show.fact_json(fact) for fact in found.facts],
-                }
-            )
+            show.emit({"user": line, "text": reply, **show.origin_json(found.hops, found.facts)})
 
     def _show_hops(self) -> None:
         if self._found is None:
             show.note("Nothing was said yet.")
+        elif self._as_json:
+            show.emit(show.origin_json(self._found.hops, self._found.facts))
         else:
             show.print_origin(self._found.hops, self._found.facts)
+
+    def _show_facts(self) -> None:
+        facts = self._editor.facts()
+        if self._as_json:
+            show.emit({"facts": [show.fact_json(fact) for fact in facts]})
+        else:
+            show.out().print(show.facts_table(facts))
 
 
 def _lines(typed: bool) -> Iterator[str]:

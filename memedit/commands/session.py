@@ -72,16 +72,18 @@ class Session:
 
         if not self.memory:
             _make_folder(default_memory())
-        return EditMemory(self.memory_path, namespace=self.namespace, embed_on_write=False)
+        return EditMemory(self.memory_path, embed_on_write=False)
 
     def open_editor(self, memory: EditMemory, strategy: str = "walk") -> MemEditor:
         """An editor over an open memory; it loads the model when it is first needed.
 
         Raises:
             InvalidSpec: There is no such strategy.
+            UnknownNamespace: Nothing was ever written to the namespace: a typing error, more likely than a wish.
         """
         from memedit.editor import MemEditor
 
+        memory.view(namespace=self.namespace, must_exist=True)
         return MemEditor(self.model, memory, namespace=self.namespace, strategy=strategy)
 
 

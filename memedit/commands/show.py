@@ -84,9 +84,9 @@ def receipt_json(receipt: Receipt) -> dict[str, object]:
     return receipt.model_dump(mode="json")
 
 
-def hop_json(hop: Hop) -> dict[str, object]:
-    """A hop as plain values."""
-    return asdict(hop)
+def origin_json(hops: Iterable[Hop], edits: Iterable[Fact]) -> dict[str, object]:
+    """What an answer came from, as plain values."""
+    return {"hops": [asdict(hop) for hop in hops], "edits": [fact_json(fact) for fact in edits]}
 
 
 def answer_json(answer: Answer) -> dict[str, object]:
@@ -98,8 +98,7 @@ def answer_json(answer: Answer) -> dict[str, object]:
         "strategy": answer.strategy,
         "planner": answer.planner,
         "probability": answer.probability,
-        "hops": [hop_json(hop) for hop in answer.hops],
-        "edits": [fact_json(fact) for fact in answer.edits],
+        **origin_json(answer.hops, answer.edits),
         "cost": asdict(answer.cost),
     }
 

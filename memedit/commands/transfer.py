@@ -56,11 +56,12 @@ def import_facts(
     """Record the facts of a file: all of them, or none where a row is bad."""
     from memedit.memory.interchange import read_facts
 
-    with session(context).open_memory() as memory:
+    here = session(context)
+    with here.open_memory() as memory:
         with show.waiting(f"Reading {file.name}"):
             facts = list(read_facts(file, format_.value if format_ else None, catalogue=memory.catalogue))
         with show.waiting(f"Recording {len(facts):,} facts"):
-            receipts = _record(memory, facts, file)
+            receipts = _record(memory, facts, here.namespace, file)
         counts = Counter(receipt.status for receipt in receipts)
         free_text = sum(receipt.fact.is_free_text for receipt in receipts)
         if as_json:
@@ -88,8 +89,9 @@ def export_facts(
     """Write the live facts to a file, which `memedit import` reads back."""
     from memedit.memory.interchange import dump_facts, write_facts
 
-    with session(context).open_memory() as memory:
-        facts = memory.facts(as_of=as_of)
+    here = session(context)
+    with here.open_memory() as memory:
+        facts = memory.facts(as_of=as_of, namespace=here.namespace)
     if str(file) == "-":
         dump_facts(sys.stdout, facts, format_.value if format_ else "jsonl")
         return
@@ -101,9 +103,9 @@ def export_facts(
         show.say(f"{count:,} facts written to {file}.")
 
 
-def _record(memory: EditMemory, facts: Sequence[FactInput], file: Path) -> list[Receipt]:
+def _record(memory: EditMemory, facts: Sequence[FactInput], namespace: str, file: Path) -> list[Receipt]:
     try:
-        return memory.assert_facts(facts)
+        return memory.assert_facts(facts, namespace=namespace)
     except BadRow as error:
         problem, mend, row, *_ = error.args
         raise BadRow(problem, mend, row=row, source=file.name) from error

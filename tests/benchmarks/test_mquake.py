@@ -323,7 +323,7 @@ def test_the_command_writes_what_the_report_shows(
     assert main(["--report", str(out), "--markdown", "--plot", str(plot)]) == 0
 
     assert capsys.readouterr().out == first
-    assert "| 2 hops |" in first
+    assert "| hops: 2 |" in first
     assert plot.read_bytes().startswith(b"\x89PNG")
     result = json.loads(out.read_text())
     assert result["edits_per_memory"] == "all"

@@ -141,6 +141,15 @@ class TestFacts:
         assert rows(run("facts", "--json")) == []
         assert len(rows(run("--namespace", "acme", "facts", "--json"))) == 1
 
+    @pytest.mark.parametrize("words", [("facts",), ("history",), ("ask", "Who?"), ("undo",), ("export", "-")])
+    def test_a_mistyped_namespace_is_told_with_the_nearest(self, run: Run, words: tuple[str, ...]) -> None:
+        run("add", "France", "capital", "Lyon", "--namespace", "acme")
+
+        result = run(*words, "--namespace", "acne")
+
+        assert result.exit_code == 1
+        assert "'acme'" in result.stderr
+
     def test_an_alias_leads_to_the_entity(self, run: Run) -> None:
         run("add", "France", "capital", "Lyon")
 
@@ -295,6 +304,13 @@ class TestChat:
         assert "The capital of France is Lyon." in result.stdout
         assert "not asked" not in result.stdout
         assert "Nothing was said yet." in result.stderr
+
+    def test_with_json_the_slash_commands_print_json_too(self, run: Run) -> None:
+        run("add", "France", "capital", "Lyon")
+
+        _, hops, facts = rows(run("chat", "--json", stdin="What is the capital of France?\n/hops\n/facts\n"))
+
+        assert len(hops["hops"]) == len(facts["facts"]) == 1  # type: ignore[arg-type]
 
     def test_turns_that_no_longer_fit_are_forgotten_oldest_first(self, run: Run, model: ScriptedModel) -> None:
         result = run("chat", stdin="".join(f"{'word ' * 250}{number}\n" for number in range(8)))
