@@ -5,6 +5,8 @@ Neither is safe by itself while it is changed: `VectorIndex` keeps writers apart
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +23,8 @@ TARGET_RECALL = 0.99
 
 EXHAUSTIVE_MASK = 10_000
 """A mask of up to so many ids is searched exhaustively whatever the size of the index."""
+
+_FEW_ROWS = 8
 
 
 class Change(NamedTuple):
@@ -208,17 +212,19 @@ class Clustered:
 
     def apply(self, change: Change) -> None:
         """See `Backend.apply`."""
-        self.index.remove_ids(change.ids)
-        if change.vectors is not None:
-            self.index.add_with_ids(change.vectors, change.ids)
+        with _cores_for(len(change.ids)):
+            self.index.remove_ids(change.ids)
+            if change.vectors is not None:
+                self.index.add_with_ids(change.vectors, change.ids)
 
     def search(self, queries: Vectors, k: int, mask: Mask | None) -> tuple[Vectors, Ids]:
         """See `Backend.search`."""
         probes = self.nprobe
         if mask is not None:
             few = mask.size <= EXHAUSTIVE_MASK
-            probes = self.index.nlist if few else -(-probes * len(self) // mask.size)
-        return self._search(queries, k, probes, mask)
+            probes = self.index.nlist if few else max(probes, -(-probes * len(self) // mask.size))
+        with _cores_for(len(queries)):
+            return self._search(queries, k, probes, mask)
 
     def export(self) -> tuple[Ids, Vectors]:
         """See `Backend.export`."""
@@ -279,3 +285,23 @@ def _fill(index: faiss.IndexIVFFlat, ids: Ids, vectors: Vectors) -> None:
             members, codes = ids[rows], vectors[rows].view(np.uint8)
             index.invlists.add_entries(cluster, len(rows), faiss.swig_ptr(members), faiss.swig_ptr(codes))
     index.ntotal = len(ids)
+
+
+@contextmanager
+def _cores_for(rows: int) -> Iterator[None]:
+    """Keep FAISS, in this thread, to one core for a few rows.
+
+    It would otherwise wake every core and wait for all of them even for one vector, which takes many times longer than the
+    work itself when others use the cores too.
+    """
+    import faiss
+
+    cores = faiss.omp_get_max_threads()
+    if rows > _FEW_ROWS or cores == 1:
+        yield
+        return
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(cores)

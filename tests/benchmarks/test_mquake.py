@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks import mquake
-from benchmarks.mquake import Options, main, place, run
+from benchmarks.mquake import main
 from benchmarks.mquake_data import load
+from benchmarks.mquake_run import Options, place, run
 from memedit import MemEditor
 from memedit.answer import Answer, Hop
 from memedit.errors import InvalidSpec, ModelUnavailable

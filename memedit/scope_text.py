@@ -1,0 +1,196 @@
+"""How a text and a fact are put before the scope network: as one sequence of tokens, with what matches marked.
+
+Where the text names the fact's subject in full, the name gives way to one marker on both sides, so that the network reads
+"What is the capital of [it]?" against "The capital of [it] is Lyon." for every country alike, and a longer name shows as
+"[it] Pro". Words that occur on both sides are marked as well.
+
+Knows nothing of networks or of the edit memory.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+MAX_TEXT = 64
+"""Most tokens of a text that are read; of longer texts, those around the subject's name."""
+MAX_FACT = 48
+"""Most tokens of a fact's statement that are read."""
+
+_CLS, _SEP, _MARKER = 101, 102, 2
+_WORD = re.compile(r"\w+")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ufaff]")
+
+Span = tuple[int, int]
+
+
+class FactText(NamedTuple):
+    """A fact as far as scope is concerned.
+
+    Attributes:
+        subject: Name of the subject; empty for free text.
+        object: Name of the object; empty for free text.
+        statement: The fact as a sentence.
+    """
+
+    subject: str
+    object: str
+    statement: str
+
+
+class Role(IntEnum):
+    """What a token is to the pair it stands in."""
+
+    TEXT = 0
+    TEXT_SHARED = 1
+    TEXT_SUBJECT = 2
+    TEXT_SUBJECT_PART = 3
+    TEXT_OBJECT = 4
+    FACT = 5
+    FACT_SHARED = 6
+    FACT_SUBJECT = 7
+    FACT_SUBJECT_FOUND = 8
+    FACT_SUBJECT_MISSING = 9
+    FACT_OBJECT = 10
+    FACT_OBJECT_FOUND = 11
+
+
+class Encoded(NamedTuple):
+    """A pair as the network reads it; three lists of one length.
+
+    Attributes:
+        ids: Token ids of MiniLM's vocabulary.
+        roles: `Role` of each token.
+        cased: 1 where the token begins with a capital letter or a digit in the original, else 0.
+    """
+
+    ids: list[int]
+    roles: list[int]
+    cased: list[int]
+
+
+@lru_cache(maxsize=1 << 14)
+def fold(text: str) -> str:
+    """The text without case and accents, character for character: spans in one are spans in the other."""
+    if text.isascii():
+        return text.lower()
+    return "".join((unicodedata.normalize("NFKD", char)[:1].casefold() or char)[0] for char in text)
+
+
+def mentions(text: str, name: str) -> list[Span]:
+    """Where a text names something in full, whatever the case and accents, left to right.
+
+    Examples:
+        >>> mentions("Is Malmö bigger than malmo's port? Malmöhus isn't.", "Malmo")
+        [(3, 8), (21, 26)]
+    """
+    pattern = _pattern(fold(name))
+    return [match.span() for match in pattern.finditer(fold(text))] if pattern is not None else []
+
+
+@lru_cache(maxsize=1 << 14)
+def _pattern(name: str) -> re.Pattern[str] | None:
+    name = re.sub(r"^(the|a|an) (?=\w)", "", name.strip(" \"'“”‘’"))
+    if not name:
+        return None
+    body = r"\s+".join(re.escape(word) for word in name.split())
+    before = r"(?<!\w)" if name[0].isalnum() and not _UNSPACED.match(name[0]) else ""
+    after = r"(?!\w)" if name[-1].isalnum() and not _UNSPACED.match(name[-1]) else ""
+    return re.compile(before + body + after)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, folded."""
+    return _WORD.findall(fold(text))
+
+
+class PairReader:
+    """Encodes pairs with MiniLM's tokenizer. Safe to share between threads.
+
+    Args:
+        folder: Where ``tokenizer.json`` lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str, fact: FactText) -> Encoded:
+        """One pair: ``[CLS] text [SEP] statement [SEP]``."""
+        statement = fact.statement
+        if fact.subject and not mentions(statement, fact.subject):
+            statement = f"{fact.subject}: {statement}"
+        named = mentions(text, fact.subject) if fact.subject else []
+        text_words, fact_words = set(words(text)), set(words(statement))
+        subject_words = set(words(fact.subject))
+        object_named = mentions(text, fact.object) if fact.object else []
+
+        roles = [int(Role.TEXT)] * len(text)
+        _paint_words(text, roles, fact_words, Role.TEXT_SHARED)
+        _paint_words(text, roles, subject_words, Role.TEXT_SUBJECT_PART)
+        _paint(roles, object_named, Role.TEXT_OBJECT)
+        left = self._pieces(text, roles, named, Role.TEXT_SUBJECT)
+
+        roles = [int(Role.FACT)] * len(statement)
+        _paint_words(statement, roles, text_words, Role.FACT_SHARED)
+        stated = mentions(statement, fact.object) if fact.object else []
+        _paint(roles, stated, Role.FACT_OBJECT_FOUND if object_named else Role.FACT_OBJECT)
+        subjects = mentions(statement, fact.subject) if fact.subject else []
+        _paint(roles, subjects, Role.FACT_SUBJECT_MISSING)
+        for start, end in subjects:
+            _paint_words(statement, roles, text_words, Role.FACT_SUBJECT_FOUND, start, end)
+        right = self._pieces(statement, roles, subjects if named else [], Role.FACT_SUBJECT)
+
+        left, right = _window(left), right[:MAX_FACT]
+        tokens = [(_CLS, int(Role.TEXT), 0), *left, (_SEP, int(Role.TEXT), 0), *right, (_SEP, int(Role.FACT), 0)]
+        ids, kinds, cased = zip(*tokens, strict=True)
+        return Encoded(list(ids), list(kinds), list(cased))
+
+    def _pieces(
+        self, text: str, roles: Sequence[int], marked: Sequence[Span], marker: Role
+    ) -> list[tuple[int, int, int]]:
+        """(id, role, cased) of every token, each marked span being one token."""
+        pieces: list[tuple[int, int, int]] = []
+        at = 0
+        for start, end in [*marked, (len(text), len(text))]:
+            if at < start:
+                encoding = self._tokenizer.encode(text[at:start], add_special_tokens=False)
+                for token, (first, _) in zip(encoding.ids, encoding.offsets, strict=True):
+                    char = text[at + first]
+                    pieces.append((token, roles[at + first], int(char.isupper() or char.isdigit())))
+            if start < end:
+                pieces.append((_MARKER, int(marker), 0))
+            at = end
+        return pieces
+
+
+def _paint(roles: list[int], spans: Sequence[Span], role: Role) -> None:
+    for start, end in spans:
+        roles[start:end] = [int(role)] * (end - start)
+
+
+def _paint_words(
+    text: str, roles: list[int], chosen: set[str], role: Role, start: int = 0, end: int | None = None
+) -> None:
+    _paint(roles, [m.span() for m in _WORD.finditer(fold(text), start, end or len(text)) if m.group() in chosen], role)
+
+
+def _window(pieces: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """At most `MAX_TEXT` tokens: those around the last marker, else the last ones, where a prompt's question stands."""
+    if len(pieces) <= MAX_TEXT:
+        return pieces
+    marker = max((place for place, piece in enumerate(pieces) if piece[0] == _MARKER), default=len(pieces))
+    start = max(0, min(marker - MAX_TEXT // 2, len(pieces) - MAX_TEXT))
+    return pieces[start : start + MAX_TEXT]
