@@ -109,7 +109,8 @@ def run(options: Options, editor: MemEditor) -> dict[str, object]:
         setup_seconds = time.perf_counter() - began
         todo = {case.key: (case.problem.case, views[case.memory]) for case in placed if case.key in missing}
         answer_cases(editor, todo, log, options.cases_per_batch)
-        ask_beliefs(editor, {key: hops[key] for key in log.missing(hops)}, log)
+        if options.ask_beliefs:
+            ask_beliefs(editor, {key: hops[key] for key in log.missing(hops)}, log)
         records = {key: cast("CaseRecord", log.done[key]) for key in keys}
         beliefs = {key: str(log.done[key]["text"]) for key in hops} if options.ask_beliefs else None
     written = {row: [_key(fact) for fact in recorded] for row, recorded in facts.items()}

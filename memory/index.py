@@ -198,21 +198,25 @@ class VectorIndex:
             self._builder.start()
 
     def _build(self) -> None:
+        built = None
         try:
             with self._lock.read():
                 ids, vectors = self._backend.export()
-            # A change made between the builder's start and this copy is in both; applying it again changes nothing.
-            backend = Clustered.build(ids, vectors)
+            # A change made between the builder's start and this copy is in both; making it again changes nothing.
+            built = Clustered.build(ids, vectors)
             del ids, vectors
             while len(self._missed) > 16:  # catch up outside the lock first, so that it is held for a moment only
-                backend.apply(self._missed.popleft())
-            with self._lock.write():
-                for change in self._missed:
-                    backend.apply(change)
-                self._backend = backend
+                built.apply(self._missed.popleft())
         finally:
-            self._missed.clear()
-            self._builder = None
+            with self._lock.write():
+                if built is not None:
+                    for change in self._missed:
+                        built.apply(change)
+                    self._backend = built
+                self._missed.clear()
+                self._builder = None
+                if built is not None:
+                    self._outgrown()
 
 
 class _ReadWriteLock:
