@@ -31,12 +31,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from benchmarks.environment import environment
 from benchmarks.mquake_figures import BARS, groups, tables, title
 from benchmarks.mquake_run import BENCHMARK, Options, run
-from benchmarks.report import plot_shares, read_result
-from benchmarks.runs import write_json
 from memedit.errors import InvalidSpec, MemEditError
+from memedit.evaluation.environment import environment
+from memedit.evaluation.report import plot_shares, read_result
+from memedit.evaluation.runs import write_json
 
 if TYPE_CHECKING:
     from memedit.editor import MemEditor

@@ -13,16 +13,15 @@ Knows nothing of the runtime: `Problem.case` is the only part of a row that a ru
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
-from benchmarks.scoring import normalise
-from memedit.errors import BadDataFile, BadRow
+from memedit.evaluation.rows import fail_row, parse_row, read_rows
+from memedit.evaluation.scoring import normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ def load(path: str | Path) -> list[Problem]:
         BadRow: A row lacks a field or has a wrong one; names file, row and field.
     """
     path = Path(path)
-    return [_problem(raw, number, path.name) for number, raw in enumerate(_rows(path), 1)]
+    return [_problem(raw, number, path.name) for number, raw in enumerate(read_rows(path, "MQuAKE", _REQUIRED), 1)]
 
 
 _REQUIRED = ("requested_rewrite", "questions", "answer", "new_answer", "single_hops", "new_single_hops")
@@ -184,56 +183,15 @@ class _Row(BaseModel):
     orig: _Orig
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, object]]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadDataFile(f"{path}: cannot be read ({error.strerror}).", "Give the path of an MQuAKE file.") from error
-    if data.startswith(b"PAR1"):
-        raise BadDataFile(
-            f"{path}: is a Parquet file.", "Export it first, e.g. datasets.load_dataset(...).to_json(PATH)."
-        )
-    try:
-        text = data.decode("utf-8-sig").strip()
-        rows = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line]
-    except ValueError as error:
-        raise BadDataFile(
-            f"{path}: is neither a JSON array nor JSON Lines ({error}).", "Give an MQuAKE file."
-        ) from error
-    if not rows:
-        raise BadDataFile(f"{path}: holds no rows.", "Give an MQuAKE file.")
-    first = rows[0]
-    known = [field for field in _REQUIRED if isinstance(first, dict) and field in first]
-    if len(known) <= len(_REQUIRED) // 2:
-        found = ", ".join(list(first)[:8]) if isinstance(first, dict) else type(first).__name__
-        raise BadDataFile(
-            f"{path}: is not in MQuAKE's format: its first row has {found}.",
-            f"An MQuAKE row has {', '.join(_REQUIRED)}.",
-        )
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise BadRow("is not an object.", "Give an MQuAKE file.", row=number, source=path.name)
-        yield row
-
-
 def _problem(raw: Mapping[str, object], number: int, source: str) -> Problem:
+    row = parse_row(_Row, _nested(raw), number, source)
+    edits = tuple(_edit(rewrite) for rewrite in row.requested_rewrite)
+    slots = {(normalise(edit.subject), edit.relation) for edit in edits}
     try:
-        row = _Row.model_validate(_nested(raw))
-        edits = tuple(_edit(rewrite) for rewrite in row.requested_rewrite)
-        slots = {(normalise(edit.subject), edit.relation) for edit in edits}
         chain = _chain(row.orig.new_triples, row.orig.new_triples_labeled, row.new_single_hops, row, slots)
         old_chain = _chain(row.orig.triples, row.orig.triples_labeled, row.single_hops, row, slots)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        problem = f"{first['msg'].removeprefix('Value error, ')}."
-        raise BadRow(
-            problem, "Compare the row with the official file.", row=number, source=source, field=field
-        ) from None
     except _UnalignedError as error:
-        raise BadRow(
-            str(error), "Compare the row with the official file.", row=number, source=source, field=error.field
-        ) from None
+        fail_row(str(error), number, source, error.field)
     return Problem(
         Case(number, edits, row.questions),
         Gold(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from benchmarks.mquake_data import Edit, Gold, GoldHop, Problem
-from benchmarks.report import Figures, Table, named_sections, number, percent, section
-from benchmarks.scoring import Marks, chain_right, edits_right, matches, multi_hop_figures, normalise, share
+from memedit.evaluation.report import Figures, Table, named_sections, number, percent, section
+from memedit.evaluation.scoring import Marks, chain_right, edits_right, matches, multi_hop_figures, normalise, share
 
 FactKey = tuple[str, str, str]
 """Subject, relation and object of a fact, names normalised; of a free-text fact two empty strings and the statement."""

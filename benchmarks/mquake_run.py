@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from benchmarks.environment import sha256
 from benchmarks.mquake_data import Case, GoldHop, Problem, load
 from benchmarks.mquake_figures import CaseRecord, FactKey, Placed, belief_key, fact_key, figures
-from benchmarks.runs import RunLog, Start, progress
 from memedit.answer import Answer
 from memedit.errors import InvalidSpec
+from memedit.evaluation.environment import sha256
+from memedit.evaluation.runs import RunLog, Start, progress
 from memedit.memory.fact import Fact, FactInput
 
 if TYPE_CHECKING:

@@ -32,11 +32,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from benchmarks.environment import environment, sha256
-from benchmarks.report import Table
-from benchmarks.runs import progress, write_json
 from benchmarks.scope_data import Row, fill_memory, load
 from memedit.errors import MemEditError
+from memedit.evaluation.environment import environment, sha256
+from memedit.evaluation.report import Table
+from memedit.evaluation.runs import progress, write_json
 
 if TYPE_CHECKING:
     from memedit.memory.memory import EditMemory, MemoryView

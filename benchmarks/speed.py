@@ -18,10 +18,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.environment import environment
-from benchmarks.report import Table, number
 from benchmarks.speed_parts import PARTS
 from benchmarks.speed_setup import Bench, Figure
+from memedit.evaluation.environment import environment
+from memedit.evaluation.report import Table, number
 
 BENCHMARK = "speed"
 

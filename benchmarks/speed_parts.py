@@ -29,13 +29,13 @@ _EACH = 32  # questions of each of three kinds; an evaluation has hundreds
 def look_ups(bench: Bench) -> list[Figure]:
     """Slot and scope look-ups in the filled memory."""
     from memedit.memory.embedder import SentenceEmbedder
-    from memedit.scope import EmbeddingScope
+    from memedit.scope import default_scope
 
     chosen = random.Random(bench.seed).sample(bench.inputs, min(20_000, bench.facts))
     questions = [bench.maker.question(fact) for fact in chosen[:400]]
     first, second = questions[::2], questions[1::2]
     embedder = SentenceEmbedder(cache=0)
-    classifier = EmbeddingScope(embedder)
+    classifier = default_scope(embedder)
     slots, embeddings, scopes, judged = [], [], [], []
     with bench.memory(embedder) as memory:
         view = memory.view()
@@ -62,7 +62,10 @@ def look_ups(bench: Bench) -> list[Figure]:
         ),
         timed("scope_lookup_embedding", "ms", embeddings, "The encode([question]) in scope_lookup."),
         timed(
-            "scope_classifier", "ms", judged, "EmbeddingScope.retrieve of a new question, its embedding included.", 25
+            "scope_classifier",
+            "ms",
+            judged,
+            "ScopeClassifier.retrieve (the cross-encoder) of a new question, its embedding included.",
         ),
     ]
 

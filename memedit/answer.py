@@ -67,6 +67,7 @@ class Answer:
         strategy: Which strategy answered.
         planner: Who planned the hops: ``paths`` (edited facts), ``catalogue``, ``model``, or "" where nothing was.
         cost: What it cost.
+        notice: What the reader should know about where it comes from; "" for nothing.
     """
 
     question: str
@@ -77,6 +78,7 @@ class Answer:
     strategy: str = ""
     planner: str = ""
     cost: Cost = field(default_factory=Cost)
+    notice: str = ""
 
     @property
     def in_scope(self) -> bool:
@@ -87,10 +89,13 @@ class Answer:
         lines = [self.text]
         lines += [f"  {number}. {hop}" for number, hop in enumerate(self.hops, 1)]
         if not self.in_scope:
-            lines.append("  (no edit in scope: the base model's own answer)")
+            lines.append(f"  ({self.notice or _OWN})")
         cost = self.cost
         lines.append(
             f"  {self.strategy}: {cost.model_calls} model calls, "
             f"{cost.prompt_tokens} + {cost.completion_tokens} tokens, {cost.seconds:.2f} s"
         )
         return "\n".join(lines)
+
+
+_OWN = "no edit in scope: the base model's own answer"

@@ -15,8 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from memedit import __version__
-from memedit.commands import checks, facts, questions, show, transfer
+from memedit.commands import checks, compare, facts, questions, show, transfer
 from memedit.commands.session import Session
+from memedit.commands.train import train
 from memedit.errors import IndexRebuilt, MemEditError, MissingExtra, ModelError, StoreError
 
 USER_ERROR, MODEL_FAILURE, STORE_FAILURE = 1, 3, 4
@@ -153,9 +154,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": transfer.export_facts,
     "demo": checks.demo,
     "doctor": checks.doctor,
+    "compare": compare.compare,
 }
 for name, command in _COMMANDS.items():
     app.command(name, epilog=_EPILOG)(command)
+app.add_typer(train, name="train")
 
 
 def main() -> None:

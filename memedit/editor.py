@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, overload
 
-from pydantic import ValidationError
-
-from memedit.errors import BadRow, InvalidFact, InvalidQuestion
+from memedit.counterfactual_adapter import choose_counterfactual
+from memedit.errors import InvalidFact, InvalidQuestion
+from memedit.inputs import FactLike, fact_inputs
 from memedit.memory.fact import Fact, FactInput, Receipt
-from memedit.models import load_model
+from memedit.models import is_embedded, load_model
 from memedit.models.base import LanguageModel, Message, Sampling
 from memedit.strategies import load_strategy
 
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from memedit.explain import Explanation
     from memedit.memory.embedder import Embedder
     from memedit.memory.memory import EditMemory, MemoryView
+    from memedit.parametric.edits import Editing
+    from memedit.parametric.fallback import Fallback
     from memedit.planner import PathScorer, Planner
     from memedit.scope import ScopeClassifier
     from memedit.strategies.base import Steps, Strategy
     from memedit.strategies.driver import Toolbox
 
+PLAN_BELOW = 0.3
+"""Confidence of the trained planner below which a strong base model is asked to plan."""
 MAX_QUESTION_CHARACTERS = 20_000
 CHAT_TOKENS = 256
 """Most tokens of a chat reply where the caller does not say."""
-
-FactLike = FactInput | Mapping[str, object] | tuple[str, str, str] | str
-"""A fact as a value, a mapping of `FactInput`'s fields, a (subject, relation, object) triple, or a plain sentence."""
 
 
 class MemEditor:
@@ -49,9 +50,18 @@ class MemEditor:
         planner: Replaces the planner.
         scorer: Replaces the path scorer.
         scope: Replaces the scope classifier.
+        counterfactual: What answers from edits where their objects alone are no answer: ``"base"``, the base model;
+            ``"adapter"``, the embedded model with the adapter trained for it; or a `LanguageModel`. ``"auto"`` is the
+            adapter where `model` is ``"embedded"`` and an adapter is installed, else the base model.
+        model_plans: Whether `walk` asks the base model to decompose a question where the trained planner is unsure; None
+            for every base model but the embedded one, which plans worse than chance.
+        fallback: For comparison with edits in weights: a method of `memedit.parametric` ("rome"). Where no edit is in scope
+            of a question, `ask` gives what a copy of the base model says that the method writes the facts into; it
+            warns, and every such answer has a notice with the base model's own. Needs a model in this process.
 
     Raises:
         InvalidSpec: The model or strategy name means nothing.
+        UnknownLayers: There is a fallback, and the model's weights are out of reach.
         StoreError: The memory cannot be opened.
     """
 
@@ -66,15 +76,21 @@ class MemEditor:
         planner: Planner | None = None,
         scorer: PathScorer | None = None,
         scope: ScopeClassifier | None = None,
+        counterfactual: Literal["auto", "base", "adapter"] | LanguageModel = "auto",
+        model_plans: bool | None = None,
+        fallback: str | Editing | None = None,
     ) -> None:
         from memedit.memory.memory import EditMemory
 
         self._model = model
-        self._strategy = load_strategy(strategy)
+        self._fallback = _make_fallback(model, fallback)
+        self._model_plans = not is_embedded(model) if model_plans is None else model_plans
+        self._strategy = self._load_strategy(strategy)
         self._owns_memory = not isinstance(memory, EditMemory)
         self.memory = memory if isinstance(memory, EditMemory) else EditMemory(memory, embedder=embedder)
         self.namespace = namespace
         self._planner, self._scorer, self._scope = planner, scorer, scope
+        self._counterfactual = choose_counterfactual(counterfactual, model)
         self._tools: Toolbox | None = None
         self._loading = threading.RLock()
 
@@ -129,7 +145,7 @@ class MemEditor:
         Raises:
             BadRow: A fact is bad; the error names its 1-based row, and nothing was written.
         """
-        return self.memory.assert_facts(_fact_inputs(facts), namespace=namespace or self.namespace)
+        return self.memory.assert_facts(fact_inputs(facts), namespace=namespace or self.namespace)
 
     def retract(self, fact: int | Fact | Receipt, *, namespace: str | None = None) -> Fact:
         """Stop believing a fact. It stays in the history.
@@ -256,9 +272,11 @@ class MemEditor:
         """
         from memedit.strategies.driver import answer_many
 
-        chosen = self._strategy if strategy is None else load_strategy(strategy)
+        chosen = self._strategy if strategy is None else self._load_strategy(strategy)
         jobs: list[Steps] = [chosen(_checked(question), view) for question, view in questions]
-        return answer_many(jobs, self.tools, on_answer=on_answer)
+        if self._fallback is None:
+            return answer_many(jobs, self.tools, on_answer=on_answer)
+        return self._fallback.answer(answer_many(jobs, self.tools), [view for _, view in questions], on_answer)
 
     def explain(self, question: str, *, namespace: str | None = None) -> Explanation:
         """What would be retrieved for a question, and why. The base model is not called.
@@ -323,6 +341,11 @@ class MemEditor:
     # -- parts -----------------------------------------------------------------------------------------------
 
     @property
+    def strategy(self) -> Strategy:
+        """How questions are answered where a call does not say."""
+        return self._strategy
+
+    @property
     def model(self) -> LanguageModel:
         """The base model, loaded when first needed."""
         with self._loading:
@@ -338,16 +361,24 @@ class MemEditor:
                 self._tools = self._make_tools()
             return self._tools
 
+    def _load_strategy(self, spec: str | Strategy) -> Strategy:
+        if spec == "walk" and self._model_plans:
+            from memedit.strategies.walk import Walk
+
+            return Walk(plan_below=PLAN_BELOW)
+        return load_strategy(spec)
+
     def _make_tools(self) -> Toolbox:
         from memedit.planner import default_planner
-        from memedit.scope import EmbeddingScope
+        from memedit.scope import default_scope
         from memedit.strategies.driver import Toolbox
 
         planner, scorer = self._planner, self._scorer
         if planner is None or scorer is None:
             own_planner, own_scorer = default_planner(self.memory.catalogue)
             planner, scorer = planner or own_planner, scorer or own_scorer
-        return Toolbox(lambda: self.model, self._scope or EmbeddingScope(self.memory.embedder), planner, scorer)
+        scope = self._scope or default_scope(self.memory.embedder)
+        return Toolbox(lambda: self.model, scope, planner, scorer, self._counterfactual)
 
     def view(self, *, namespace: str | None = None, as_of: datetime | None = None) -> MemoryView:
         """A reading of one namespace of the memory, now or at a past moment."""
@@ -367,30 +398,6 @@ class MemEditor:
         self.close()
 
 
-def _fact_inputs(facts: Iterable[FactLike]) -> Iterator[FactInput]:
-    """The facts as values; a row of another shape is named."""
-    for row, fact in enumerate(facts, 1):
-        if isinstance(fact, FactInput):
-            yield fact
-        elif isinstance(fact, str):
-            yield FactInput(statement=fact)
-        elif isinstance(fact, Mapping):
-            try:
-                yield FactInput.model_validate(fact)
-            except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"])
-                raise BadRow(f"{first['msg']}.", _ROW_MEND, row=row, field=field) from None
-        elif isinstance(fact, tuple) and len(fact) == _TRIPLE:
-            yield FactInput(subject=fact[0], relation=fact[1], object=fact[2])
-        else:
-            raise BadRow(f"{fact!r} is no fact.", _ROW_MEND, row=row)
-
-
-_TRIPLE = 3
-_ROW_MEND = "Give a sentence, a (subject, relation, object) triple, or a mapping with FactInput's fields."
-
-
 def _checked(question: str) -> str:
     if not question.strip():
         raise InvalidQuestion("The question is empty.", "Ask something.")
@@ -400,3 +407,11 @@ def _checked(question: str) -> str:
             "Put long texts into chat() instead.",
         )
     return question
+
+
+def _make_fallback(model: str | LanguageModel, method: str | Editing | None) -> Fallback | None:
+    if method is None:
+        return None
+    from memedit.parametric.fallback import Fallback
+
+    return Fallback(model, method)

@@ -144,6 +144,21 @@ class PromptTooLong(ModelError, ValueError):
     """The prompt and the answer do not fit the model's context window."""
 
 
+# -- weights --------------------------------------------------------------------------------------------------
+
+
+class UnknownLayers(ModelError, ValueError):
+    """A model whose weights cannot be edited: its architecture is not known, or it is not in this process."""
+
+
+class InvalidEdit(MemEditError, ValueError):
+    """A weight edit that cannot be applied: its subject is not in its prompt, or a part of it is empty."""
+
+
+class WeightsEdited(UserWarning):
+    """Answers come from a copy of the model whose weights were edited, for comparison; the model itself is unchanged."""
+
+
 class MissingExtra(MemEditError, ImportError):
     """A part of memedit needs a package that is not installed."""
 

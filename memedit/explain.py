@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memedit.strategies.base import Plan, Scoped, Step, make_plans, retrieve
-from memedit.strategies.walk import Candidate, weigh
+from memedit.strategies.chains import Candidate, weigh
 
 if TYPE_CHECKING:
     from memedit.memory.fact import Mention

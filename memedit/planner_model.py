@@ -186,7 +186,8 @@ class TrainedPlanner:
         from memedit.planner_words import Describer, Vocabulary
 
         vocabulary = Vocabulary.installed()
-        with torch.device("meta"):
+        # Not on the device "meta": that imports PyTorch's compiler, which takes a second.
+        with torch.random.fork_rng(devices=()):
             net = PlannerNet(NetConfig(**self._sizes))
         weights = load_file(self._folder / "planner.safetensors")
         net.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)

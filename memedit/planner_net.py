@@ -12,17 +12,17 @@ Knows nothing of catalogues, facts or files; `memedit.planner_model` does. Impor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from memedit.memory.minilm import Attention, Encoder, EncoderConfig, Pair, padding_bias
+
 MAX_HOPS = 4
 _NEVER = -1e4
-Pair = tuple[Tensor, Tensor]
-"""Keys and values."""
 Memories = list[Pair]
 """Keys and values, one pair a decoder layer."""
 
@@ -40,103 +40,20 @@ class Choices(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class NetConfig:
-    """Sizes of the network.
+class NetConfig(EncoderConfig):
+    """Sizes of the network: those of its encoder, whose width relation description vectors have too, and of its decoder.
 
     Attributes:
-        width: Width of the encoder, and of relation description vectors.
-        layers: Encoder layers.
-        heads: Attention heads of the encoder.
-        inner: Width of the encoder's feed-forward layers.
-        positions: Longest input, in tokens.
         decoder_width: Width of the decoder.
         decoder_layers: Decoder layers.
         decoder_heads: Attention heads of the decoder.
         reach: Distances from the start entity beyond this many tokens are not told apart.
     """
 
-    width: int = 384
-    layers: int = 6
-    heads: int = 12
-    inner: int = 1536
-    positions: int = 512
     decoder_width: int = 256
     decoder_layers: int = 2
     decoder_heads: int = 4
     reach: int = 24
-
-    def to_dict(self) -> dict[str, int]:
-        """As plain values, for config.json."""
-        return asdict(self)
-
-
-class Attention(nn.Module):
-    """Multi-head attention of `width` over memories of the same width."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self._scale = (width // heads) ** -0.5
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, memory: Pair, bias: Tensor) -> Tensor:
-        """Attend from x [b, n, d] to a memory made by `look_at`; `bias` [b or 1, 1, n or 1, m] is added to the scores."""
-        # Written out: for texts this short it trains three times faster on a CPU than the fused kernel.
-        keys, values = memory
-        queries = self._split(self.query(x)) * self._scale
-        mixed = (queries @ keys.transpose(-1, -2) + bias).softmax(-1).to(values.dtype) @ values
-        result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return result
-
-    def look_at(self, memory: Tensor) -> Pair:
-        """Keys and values of a memory [b, m, d], to attend to as often as needed."""
-        return self._split(self.key(memory)), self._split(self.value(memory))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
-
-
-class EncoderLayer(nn.Module):
-    """A BERT layer (post-norm)."""
-
-    def __init__(self, width: int, heads: int, inner: int) -> None:
-        super().__init__()
-        self.attention = Attention(width, heads)
-        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Vectors [b, n, d] to the same shape."""
-        x = self.attention_norm(x + self.attention(x, self.attention.look_at(x), bias))
-        out: Tensor = self.norm(x + self.down(F.gelu(self.up(x))))
-        return out
-
-
-class Encoder(nn.Module):
-    """MiniLM's encoder over word vectors that come from outside: they are not among its weights."""
-
-    def __init__(self, config: NetConfig) -> None:
-        super().__init__()
-        self.positions = nn.Embedding(config.positions, config.width)
-        self.kind = nn.Parameter(torch.zeros(config.width))
-        self.norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config.width, config.heads, config.inner) for _ in range(config.layers)
-        )
-
-    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Word vectors [b, n, d] and mask [b, n] (True on tokens) to contextual vectors [b, n, d]."""
-        places = self.positions(torch.arange(words.shape[1], device=words.device))
-        x: Tensor = self.norm(words + places + self.kind)
-        bias = padding_bias(mask, x.dtype)
-        for layer in self.layers:
-            x = layer(x, bias)
-        return x
 
 
 class DecoderLayer(nn.Module):
@@ -292,29 +209,3 @@ class PlannerNet(nn.Module):
     def _compare(self, x: Tensor, choices: Choices) -> Tensor:
         states = F.normalize(self.norm(x).float(), dim=-1)
         return states @ choices.vectors.T * self.sharpness.float().exp() + choices.bonus
-
-
-def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Mask [b, n] to what is added to attention scores, [b, 1, 1, n]."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, _NEVER)[:, None, None]
-
-
-def from_sentence_encoder(config: NetConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's part of a state dict from the weights of all-MiniLM-L6-v2 under their BERT names."""
-    state = {
-        "encoder.positions.weight": weights["embeddings.position_embeddings.weight"],
-        "encoder.kind": weights["embeddings.token_type_embeddings.weight"][0],
-        "encoder.norm.weight": weights["embeddings.LayerNorm.weight"],
-        "encoder.norm.bias": weights["embeddings.LayerNorm.bias"],
-    }
-    names = {
-        "attention.query": "attention.self.query", "attention.key": "attention.self.key",
-        "attention.value": "attention.self.value", "attention.out": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm", "up": "intermediate.dense",
-        "down": "output.dense", "norm": "output.LayerNorm",
-    }  # fmt: skip
-    for layer in range(config.layers):
-        for ours, theirs in names.items():
-            for kind in ("weight", "bias"):
-                state[f"encoder.layers.{layer}.{ours}.{kind}"] = weights[f"encoder.layer.{layer}.{theirs}.{kind}"]
-    return state

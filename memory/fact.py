@@ -39,6 +39,8 @@ class Relation(BaseModel):
         inverse: Id of the relation that holds from object to subject, if one does.
         symmetric: Whether (a, r, b) implies (b, r, a).
         single_valued: Whether a slot holds one live object at a time.
+        inherited_through: Relations to something whose object is the subject's too: a player's sport is the sport of the
+            position played.
         subject_types: What the subject can be; empty means anything.
         object_types: What the object can be; empty means anything.
         wikidata: Wikidata property id, or None.
@@ -57,6 +59,7 @@ class Relation(BaseModel):
     inverse: str | None = None
     symmetric: bool = False
     single_valued: bool = True
+    inherited_through: tuple[str, ...] = ()
     subject_types: frozenset[EntityType] = frozenset()
     object_types: frozenset[EntityType] = frozenset()
     wikidata: str | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn, TextIO, get_args
@@ -59,12 +59,36 @@ def read_facts(
     if found == "mquake":
         return _mquake_facts(_json_rows(file))
     questions = Catalogue.default() if catalogue is None else catalogue
-    readers: dict[str, Callable[[_Row], FactInput]] = {
-        "jsonl": _fact,
-        "counterfact": _counterfact_fact,
-        "zsre": lambda row: _zsre_fact(row, questions),
-    }
-    return map(readers[found], _json_rows(file))
+    return (_read(row, found, questions) for row in _json_rows(file))
+
+
+def edit_request(
+    values: Mapping[str, object],
+    format: Literal["counterfact", "zsre"],  # noqa: A002
+    *,
+    catalogue: Catalogue,
+    file: str | Path,
+    row: int,
+) -> FactInput:
+    """The fact of one row of CounterFact or zsRE that was read already, as `read_facts` gives it.
+
+    Args:
+        values: The row.
+        format: Which of the two; KnowEdit's rows have the fields of CounterFact in EasyEdit's reduced format.
+        catalogue: Reads the questions of ``zsre``.
+        file: Where the row stands, for the fact's source and for messages.
+        row: Its 1-based number.
+
+    Raises:
+        BadRow: The row is no fact.
+    """
+    return _read(_Row(Path(file), row, values), format, catalogue)
+
+
+def _read(row: _Row, format: str, catalogue: Catalogue) -> FactInput:  # noqa: A002
+    if format == "zsre":
+        return _zsre_fact(row, catalogue)
+    return _counterfact_fact(row) if format == "counterfact" else _fact(row)
 
 
 def write_facts(path: str | Path, facts: Iterable[FactInput | Fact], format: Format | None = None) -> int:  # noqa: A002

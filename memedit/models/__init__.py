@@ -20,9 +20,14 @@ from importlib.metadata import EntryPoint, entry_points
 from memedit.errors import InvalidSpec
 from memedit.models.base import Completion, LanguageModel, Message, Prompt, Sampling, Score
 
-__all__ = ["Completion", "LanguageModel", "Message", "Prompt", "Sampling", "Score", "load_model"]
+__all__ = ["Completion", "LanguageModel", "Message", "Prompt", "Sampling", "Score", "is_embedded", "load_model"]
 
 ENTRY_POINTS = "memedit.models"
+
+
+def is_embedded(spec: str | LanguageModel) -> bool:
+    """Whether a spec or a model is the embedded language model."""
+    return spec == "embedded" if isinstance(spec, str) else spec.name.startswith("embedded:")
 
 
 def load_model(spec: str | LanguageModel) -> LanguageModel:

@@ -1,27 +1,24 @@
 """The decoding loop of the in-process models: rows side by side, a shared prefix run once, stops, constraints.
 
-Works on token ids and on any causal model of the transformers library; renders no prompts and knows no names of models. The
-library's own `generate` is not used: it cannot start a batch from a prefix that its prompts share without running that prefix for
-each of them, and it shows no token before all rows are done.
+Works on token ids and on any `Network`; renders no prompts and knows no names of models. The own `generate` of transformers is
+not used for its models: it cannot start a batch from a prefix that its prompts share without running that prefix for each of
+them, and it shows no token before all rows are done.
 """
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from memedit.models.base import Sampling, Score
+from memedit.models.network import Network, Reading, States, Tokens
 
 if TYPE_CHECKING:
     import torch
     from llguidance import LLMatcher
-    from transformers import DynamicCache, PreTrainedModel
-
-Tokens = list[int]
 
 _SHORTEST_PREFIX = 32  # tokens; prompts that share fewer are not grouped
 _WORTH_KEEPING = 128  # tokens not run again, over a group, from which a prefix pays for the smaller batches it brings
@@ -84,22 +81,20 @@ class Row:
 
 
 class Decoder:
-    """Runs rows through one model.
+    """Runs rows through one network.
 
     Args:
-        model: A causal model in evaluation mode.
+        network: Token ids to logits.
         ends: Tokens that end a text.
         keep: How many shared prefixes are kept ready (0: prefixes are not shared).
     """
 
-    def __init__(self, model: PreTrainedModel, ends: frozenset[int], *, keep: int = 4) -> None:
+    def __init__(self, network: Network, ends: frozenset[int], *, keep: int = 4) -> None:
         self.ends = ends
-        self._model = model
-        self._accepts = frozenset(inspect.signature(model.forward).parameters)
+        self._network = network
         # A sliding window or a recurrent state cannot be cut at the end of a prefix, nor can its rows be dropped.
-        self._is_plain = _is_plain(model)
-        self._keep = keep if self._is_plain else 0
-        self._kept: OrderedDict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = OrderedDict()
+        self._keep = keep if network.is_plain else 0
+        self._kept: OrderedDict[tuple[int, ...], States] = OrderedDict()
         self._recent: deque[Tokens] = deque(maxlen=4)
         self._lock = threading.Lock()
 
@@ -131,10 +126,10 @@ class Decoder:
         active = [row for row in rows if row.sampling.max_tokens > 0]
         if not active:
             return
-        ids, mask, positions, cache = self._begin([row.tokens for row in active], prefix)
+        ids, mask, positions, reading = self._begin([row.tokens for row in active], prefix)
         while True:
             with torch.inference_mode():
-                chosen = _next_tokens(self._forward(ids, mask, positions, cache, 1)[:, -1], active)
+                chosen = _next_tokens(reading.read(ids, mask, positions, 1)[:, -1], active)
             for row, token in zip(active, chosen, strict=True):
                 if row.finish_reason is None:
                     row.accept(token, self.ends)
@@ -143,9 +138,10 @@ class Decoder:
             if not going:
                 return
             ids = torch.tensor(chosen, device=ids.device)[:, None]
-            if 2 * len(going) <= len(active) and self._is_plain:
+            if 2 * len(going) <= len(active) and self._network.is_plain:
                 kept = torch.tensor(going, device=ids.device)
-                cache.batch_select_indices(kept)
+                with torch.inference_mode():
+                    reading.select(kept)
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 active = [active[index] for index in going]
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
@@ -161,10 +157,10 @@ class Decoder:
         import torch
 
         width = max(len(tokens) - start for tokens, start in texts)
-        ids, mask, positions, cache = self._begin([tokens for tokens, _ in texts], prefix)
+        ids, mask, positions, reading = self._begin([tokens for tokens, _ in texts], prefix)
         scores = []
         with torch.inference_mode():
-            logits = self._forward(ids, mask, positions, cache, width + 1)
+            logits = reading.read(ids, mask, positions, width + 1)
             for row, (tokens, start) in zip(logits, texts, strict=True):
                 wanted = torch.tensor(tokens[start:], dtype=torch.long, device=row.device)
                 predicted = torch.log_softmax(row[-len(wanted) - 1 : -1].float(), dim=-1)
@@ -175,50 +171,27 @@ class Decoder:
 
     def _begin(
         self, prompts: Sequence[Tokens], prefix: Tokens
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DynamicCache]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Reading]:
         """What a batch begins with.
 
         Returns:
             Token ids still to be run [rows, width], padded on the left; the attention mask over the prefix and them; their
-            positions [rows, width]; and a cache that holds the prefix for each row.
+            positions [rows, width]; and a reading of which each row has read the prefix.
         """
         import torch
 
         rests = [tokens[len(prefix) :] for tokens in prompts]
         width = max(map(len, rests))
         pads = [width - len(rest) for rest in rests]
-        device = self._model.device
+        device = self._network.device
         ids = torch.tensor([[0] * pad + rest for pad, rest in zip(pads, rests, strict=True)], device=device)
         mask = torch.tensor([[1] * len(prefix) + [0] * pad + [1] * (width - pad) for pad in pads], device=device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -width:]
-        return ids, mask, positions, self._cache(prefix, len(prompts))
+        reading = self._network.begin(len(prompts), self._states(prefix) if prefix else ())
+        return ids, mask, positions, reading
 
-    def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache, keep: int
-    ) -> torch.Tensor:
-        """Logits of the last `keep` positions [rows, keep, vocabulary]."""
-        options = {"position_ids": positions, "logits_to_keep": keep}
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            **{name: value for name, value in options.items() if name in self._accepts},
-        )
-        logits: torch.Tensor = output.logits
-        return logits[:, -keep:]
-
-    def _cache(self, prefix: Tokens, rows: int) -> DynamicCache:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._model.config)
-        if prefix:
-            for layer, (keys, values) in enumerate(self._states(prefix)):
-                cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
-        return cache
-
-    def _states(self, prefix: Tokens) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of a prefix in every layer, each [1, heads, len(prefix), width of a head]."""
+    def _states(self, prefix: Tokens) -> States:
+        """What the network keeps of a prefix."""
         import torch
 
         key = tuple(prefix)
@@ -227,12 +200,12 @@ class Decoder:
             if states is not None:
                 self._kept.move_to_end(key)
                 return states
-        cache = self._cache([], 1)
-        ids = torch.tensor([prefix], device=self._model.device)
+        reading = self._network.begin(1)
+        ids = torch.tensor([prefix], device=self._network.device)
         positions = torch.arange(len(prefix), device=ids.device)[None]
         with torch.inference_mode():
-            self._forward(ids, torch.ones_like(ids), positions, cache, 1)
-        states = [(layer.keys, layer.values) for layer in cast("list[Any]", cache.layers)]
+            reading.read(ids, torch.ones_like(ids), positions, 1)
+            states = reading.states()
         with self._lock:
             self._kept[key] = states
             while len(self._kept) > self._keep:
@@ -254,16 +227,6 @@ class Decoder:
             return first[: max(kept)]
         is_worth_it = len(prompts) == 1 or (len(prompts) - 1) * shared >= _WORTH_KEEPING
         return first[:shared] if is_worth_it and shared >= _SHORTEST_PREFIX else []
-
-
-def _is_plain(model: PreTrainedModel) -> bool:
-    """Whether every layer keeps keys and values of all tokens, and nothing else."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    config = model.config.get_text_config(decoder=True)
-    layers = DynamicCache(config=model.config).layers
-    return len(layers) == config.num_hidden_layers and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def _next_tokens(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:

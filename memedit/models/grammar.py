@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from memedit.errors import InvalidSpec
 from memedit.models.base import JSONSchema
+from memedit.models.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
-    from transformers import PreTrainedTokenizerBase
 
 
 class Grammars:
@@ -20,21 +20,23 @@ class Grammars:
     models lose themselves in it.
 
     Args:
-        tokenizer: A fast tokenizer.
+        tokenizer: One that has a `definition`.
         vocabulary: How many logits the model has.
-        ends: Tokens that end a text.
+
+    Raises:
+        InvalidSpec: The tokenizer has none.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, ends: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
         import llguidance
 
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
+        definition = tokenizer.definition
+        if definition is None:
             raise InvalidSpec(
-                f"Output by a JSON schema needs a fast tokenizer; {type(tokenizer).__name__} is none.",
+                "Output by a JSON schema needs a fast tokenizer, and the model's is none.",
                 "Save the model with a tokenizer.json, or use a strategy that needs no schema.",
             )
-        self._tokenizer = llguidance.LLTokenizer(backend.to_str(), n_vocab=vocabulary, eos_token=sorted(ends))
+        self._tokenizer = llguidance.LLTokenizer(definition, n_vocab=vocabulary, eos_token=sorted(tokenizer.ends))
         self._compiled: dict[str, LLMatcher] = {}
 
     def matcher(self, schema: JSONSchema) -> LLMatcher:

@@ -1,34 +1,25 @@
-"""Any causal language model of the transformers library, in this process.
-
-Renders prompts, sorts them into batches of like length and hands those to the decoding loop; scores continuations. Knows
-nothing of where a model comes from beyond a name or a path.
-"""
+"""Any causal language model of the transformers library, in this process: its network and tokenizer for `LocalModel`."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from memedit.errors import InvalidQuestion, InvalidSpec, PromptTooLong
-from memedit.models.base import Completion, JSONSchema, Prompt, Sampling, Score
-from memedit.models.decoding import Decoder, Row, Tokens
-from memedit.models.grammar import Grammars
+from memedit.errors import InvalidSpec
+from memedit.models.base import Message
 from memedit.models.loading import end_tokens, load
+from memedit.models.local import LocalModel
+from memedit.models.network import States, Tokens
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    import torch
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 
-class TransformersModel:
-    """A transformers model behind the `LanguageModel` protocol.
-
-    Decoding is greedy unless a temperature is asked for. In float32 a prompt gets the same text alone and in a batch, up to
-    ties: padding, batching and shared prefixes change logits by about 1e-5, which matters only where two tokens are that close.
-
-    Chats are rendered with the model's own chat template; a model that has none gets the last user message as raw text.
-    Special tokens are skipped in what it writes.
+class TransformersModel(LocalModel):
+    """A transformers model behind the `LanguageModel` protocol; see `LocalModel`.
 
     Args:
         name_or_path: A folder, or a name on the Hugging Face hub (looked up in the local cache first).
@@ -60,176 +51,103 @@ class TransformersModel:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype not in (None, "float32", "bfloat16", "float16"):
             raise InvalidSpec(f"{dtype!r} is no dtype of a model.", "Use 'float32', 'bfloat16' or 'float16'.")
-        self._name = name or f"hf:{name_or_path}"
-        self._tokenizer, self._model = load(name_or_path, dtype or ("float32" if device == "cpu" else "auto"), device)
-        self._batch_size = batch_size
-        self._batch_tokens = batch_tokens
-        self._decoder = Decoder(self._model, end_tokens(self._model, self._tokenizer), keep=prefixes)
-        self._grammars: Grammars | None = None
-        self._lock = threading.Lock()
+        tokenizer, model = load(name_or_path, dtype or ("float32" if device == "cpu" else "auto"), device)
+        super().__init__(
+            _Network(model, tokenizer.model_max_length),
+            _Tokenizer(tokenizer, end_tokens(model, tokenizer)),
+            name=name or f"hf:{name_or_path}",
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            prefixes=prefixes,
+        )
+
+
+class _Network:
+    """A causal model in evaluation mode as `memedit.models.network.Network`."""
+
+    def __init__(self, model: PreTrainedModel, longest: int) -> None:
+        self.model = model
+        config = model.config.get_text_config(decoder=True)
+        self.vocabulary: int = config.vocab_size
+        self.context_length = int(getattr(config, "max_position_embeddings", None) or longest)
+        self.accepts = frozenset(inspect.signature(model.forward).parameters)
+        self.is_plain = _is_plain(model)
 
     @property
-    def name(self) -> str:
-        """What reports call the model."""
-        return self._name
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    def begin(self, rows: int, prefix: States = ()) -> _Reading:
+        return _Reading(self, rows, prefix)
+
+
+class _Reading:
+    """A transformers model and its cache as `memedit.models.network.Reading`."""
+
+    def __init__(self, network: _Network, rows: int, prefix: States) -> None:
+        from transformers import DynamicCache
+
+        self._network = network
+        self._cache: DynamicCache = DynamicCache(config=network.model.config)
+        for layer, (keys, values) in enumerate(prefix):
+            self._cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+
+    def read(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int) -> torch.Tensor:
+        options = {"position_ids": positions, "logits_to_keep": keep}
+        output = self._network.model(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            **{name: value for name, value in options.items() if name in self._network.accepts},
+        )
+        logits: torch.Tensor = output.logits
+        return logits[:, -keep:]
+
+    def select(self, rows: torch.Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+
+    def states(self) -> States:
+        return [(layer.keys, layer.values) for layer in cast("list[Any]", self._cache.layers)]
+
+
+class _Tokenizer:
+    """A transformers tokenizer as `memedit.models.tokens.Tokenizer`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> None:
+        self.tokenizer = tokenizer
+        self.ends = ends
 
     @property
-    def context_length(self) -> int:
-        """Most tokens of prompt and completion together."""
-        config = self._model.config.get_text_config(decoder=True)
-        length = getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length
-        return int(length)
+    def end(self) -> str | None:
+        token = self.tokenizer.eos_token
+        return None if token is None else str(token)
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
-        """Complete each prompt; see `LanguageModel.generate`.
+    @property
+    def definition(self) -> str | None:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return None if backend is None else str(backend.to_str())
 
-        With `sampling.choices` the choice with the highest probability wins (not the mean over its tokens, which favours long
-        names whose ends are easy to guess); `temperature` and `stop` do not apply. After a raw prompt that does not end in
-        white space the choices are scored with a space before them, and where one choice begins another, with an end after
-        them. A completion that has a schema and ends with "length" is cut off JSON: give it more tokens.
-
-        Raises:
-            PromptTooLong: A prompt and `sampling.max_tokens` do not fit `context_length`.
-            InvalidQuestion: A prompt is empty.
-            InvalidSpec: `sampling.json_schema` is not a schema that can be followed.
-        """
-        if sampling.choices:
-            return self._choose(prompts, sampling.choices)
-        rows = [self._row(prompt, sampling) for prompt in prompts]
-        lengths = [len(row.tokens) + sampling.max_tokens for row in rows]
-        for prefix, members in self._decoder.group([row.tokens for row in rows]):
-            for batch in self._batches(members, lengths):
-                for _ in self._decoder.run([rows[index] for index in batch], prefix):
-                    pass
-        return [
-            Completion(row.text, len(row.tokens), len(row.generated), row.finish_reason or "length") for row in rows
-        ]
-
-    def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
-        """The completion of one prompt, in pieces as they are generated; joined, they are the text of `generate`.
-
-        Raises:
-            PromptTooLong, InvalidQuestion, InvalidSpec: As `generate` does; at the call, not at the first piece.
-        """
-        if sampling.choices:
-            return iter([self._choose([prompt], sampling.choices)[0].text])
-        row = self._row(prompt, sampling)
-        [(prefix, _)] = self._decoder.group([row.tokens])
-        return self._pieces(row, prefix)
-
-    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """Log probability of each continuation after its prompt.
-
-        Prompt and continuation are tokenized together, as the model would have seen them in one text, and the
-        continuation begins at the first token that the prompt alone does not have; where a token spans the boundary it counts as
-        the continuation's.
-
-        Raises:
-            PromptTooLong: A prompt and its continuation do not fit `context_length`.
-            InvalidQuestion: A prompt is empty.
-        """
-        joined = [self._joined(prompt, continuation) for prompt, continuation in pairs]
-        results: list[Score] = [Score(0.0, 0, greedy=True)] * len(joined)
-        for prefix, members in self._decoder.group([tokens[:start] for tokens, start in joined]):
-            for batch in self._batches(members, [len(tokens) for tokens, _ in joined]):
-                scores = self._decoder.score([joined[index] for index in batch], prefix)
-                for index, score in zip(batch, scores, strict=True):
-                    results[index] = score
-        return results
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of a prompt, chat template included."""
-        return len(self._encode(prompt))
-
-    # -- prompts -------------------------------------------------------------------------------------------------
-
-    def _row(self, prompt: Prompt, sampling: Sampling) -> Row:
-        import torch
-
-        tokens = self._encode(prompt)
-        self._check(len(tokens), sampling.max_tokens)
-        matcher = self._matcher(sampling.json_schema) if sampling.json_schema is not None else None
-        # A generator a row, so that what is drawn for a prompt does not depend on its neighbours.
-        generator = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
-        return Row(tokens, sampling, self._decode, matcher, generator)
-
-    def _encode(self, prompt: Prompt) -> Tokens:
-        text, is_raw = self._render(prompt)
-        tokens: Tokens = self._tokenizer(text, add_special_tokens=is_raw)["input_ids"]
-        if not tokens:
-            raise InvalidQuestion("The prompt is empty.", "Give the model some text to continue.")
+    def encode(self, text: str, *, special: bool) -> Tokens:
+        tokens: Tokens = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         return tokens
 
-    def _render(self, prompt: Prompt) -> tuple[str, bool]:
-        """The text the model sees, and whether the tokenizer still has to add its own special tokens to it."""
-        if isinstance(prompt, str):
-            return prompt, True
-        if self._tokenizer.chat_template is None:
-            return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), ""), True
-        turns = [{key: str(value) for key, value in turn.items()} for turn in prompt]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)), False
+    def decode(self, tokens: Tokens) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def _joined(self, prompt: Prompt, continuation: str) -> tuple[Tokens, int]:
-        text, is_raw = self._render(prompt)
-        before = self._encode(prompt)
-        tokens: Tokens = self._tokenizer(text + continuation, add_special_tokens=is_raw)["input_ids"]
-        start = next((i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before))
-        if start == 0:  # one token spans the whole prompt: nothing would be left to predict it from
-            tokens, start = before + self._tokenizer(continuation, add_special_tokens=False)["input_ids"], len(before)
-        self._check(len(tokens), 0)
-        return tokens, start
+    def render(self, turns: Sequence[Message]) -> str | None:
+        if self.tokenizer.chat_template is None:
+            return None
+        plain = [{key: str(value) for key, value in turn.items()} for turn in turns]
+        return str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
 
-    def _decode(self, tokens: Tokens) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def _check(self, prompt_tokens: int, max_tokens: int) -> None:
-        if prompt_tokens + max_tokens > self.context_length:
-            raise PromptTooLong(
-                f"A prompt of {prompt_tokens} tokens and {max_tokens} to generate do not fit the {self.context_length} "
-                f"tokens that {self.name} can read.",
-                "Shorten the prompt or lower max_tokens.",
-            )
+def _is_plain(model: PreTrainedModel) -> bool:
+    """Whether every layer keeps keys and values of all tokens, and nothing else."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
 
-    # -- decoding ------------------------------------------------------------------------------------------------
-
-    def _pieces(self, row: Row, prefix: Tokens) -> Iterator[str]:
-        sent = 0
-        for _ in self._decoder.run([row], prefix):
-            text = row.settled_text()
-            if len(text) > sent:
-                yield text[sent:]
-                sent = len(text)
-
-    def _choose(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[Completion]:
-        nested = any(a != b and b.startswith(a) for a in choices for b in choices)
-        pairs = []
-        for prompt in prompts:
-            is_raw = isinstance(prompt, str)
-            before = " " if isinstance(prompt, str) and prompt and not prompt[-1].isspace() else ""
-            after = ("\n" if is_raw else str(self._tokenizer.eos_token or "\n")) if nested else ""
-            pairs += [(prompt, f"{before}{choice}{after}") for choice in choices]
-        scores = self.score(pairs)
-        completions = []
-        for number, prompt in enumerate(prompts):
-            own = scores[number * len(choices) : (number + 1) * len(choices)]
-            best = max(range(len(choices)), key=lambda index: own[index].log_probability)
-            completions.append(Completion(choices[best], self.count_tokens(prompt), own[best].tokens))
-        return completions
-
-    def _matcher(self, schema: JSONSchema) -> LLMatcher:
-        with self._lock:
-            if self._grammars is None:
-                vocabulary = self._model.config.get_text_config(decoder=True).vocab_size
-                self._grammars = Grammars(self._tokenizer, vocabulary, self._decoder.ends)
-            return self._grammars.matcher(schema)
-
-    def _batches(self, members: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Longest first, so that padding is small and a batch too large for the memory fails at once."""
-        batch: list[int] = []
-        for index in sorted(members, key=lambda index: -lengths[index]):
-            if batch and (len(batch) >= self._batch_size or (len(batch) + 1) * lengths[batch[0]] > self._batch_tokens):
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
+    config = model.config.get_text_config(decoder=True)
+    layers = DynamicCache(config=model.config).layers
+    return len(layers) == config.num_hidden_layers and all(type(layer) is DynamicLayer for layer in layers)

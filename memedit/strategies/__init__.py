@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {
     "base": "memedit.strategies.direct:Base",
+    "ike": "memedit.strategies.ike:Ike",
+    "mello": "memedit.strategies.mello:Mello",
+    "mello-structured": "memedit.strategies.mello:structured",
+    "serac": "memedit.strategies.serac:Serac",
     "walk": "memedit.strategies.walk:Walk",
 }
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from memedit.answer import Answer, Hop
-from memedit.memory.fact import Fact
-from memedit.models.base import Completion, Prompt, Sampling
+from memedit.memory.fact import Fact, Hit
+from memedit.models.base import Completion, Prompt, Sampling, Score
 
 if TYPE_CHECKING:
+    from memedit.memory.embedder import Vectors
     from memedit.memory.memory import MemoryView
 
 
@@ -29,10 +30,24 @@ class Scoped(NamedTuple):
     Attributes:
         fact: The fact.
         probability: Calibrated probability that the text is in the fact's scope, in [0, 1].
+        in_scope: Whether the probability reaches the classifier's own threshold. The driver fills it in.
     """
 
     fact: Fact
     probability: float
+    in_scope: bool = False
+
+
+class Size(NamedTuple):
+    """How long a prompt is.
+
+    Attributes:
+        tokens: Its tokens; from servers that do not tell them, an estimate on the high side.
+        context_length: Most tokens of prompt and completion that the base model takes.
+    """
+
+    tokens: int
+    context_length: int
 
 
 class Plan(NamedTuple):
@@ -43,20 +58,37 @@ class Plan(NamedTuple):
         span: Where it stands in the question (start, end), in characters.
         relations: The chain of relation ids to follow from it, one to four.
         confidence: Calibrated probability that this is the question's chain, in [0, 1].
+        by: Who made it: the trained planner, or the base model under a schema.
     """
 
     start: str
     span: tuple[int, int]
     relations: tuple[str, ...]
     confidence: float
+    by: Literal["catalogue", "model"] = "catalogue"
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Ask the base model. Result: `Completion`."""
+    """Ask the base model. Result: `Completion`.
+
+    Attributes:
+        prompt: The prompt.
+        sampling: How to decode.
+        counterfactual: Whether to ask the counterfactual model instead, which may be the base model.
+    """
 
     prompt: Prompt
     sampling: Sampling = Sampling()
+    counterfactual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Ask the base model how likely it finds a continuation. Result: `Score`, or None where the model cannot tell."""
+
+    prompt: Prompt
+    continuation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +98,30 @@ class Retrieve:
     view: MemoryView
     text: str
     k: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Ask for the facts most similar to a text, whatever its scope. Result: list of `Hit`, best first, at most k."""
+
+    view: MemoryView
+    text: str
+    k: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Ask the embedder of the view's memory. Result: float32 [len(texts), dimension], rows of length 1."""
+
+    view: MemoryView
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Ask how many tokens a prompt has. Result: `Size`."""
+
+    prompt: Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +147,7 @@ class ScorePaths:
     chains: tuple[tuple[str, ...], ...]
 
 
-Request = Complete | Retrieve | MakePlans | ScorePaths
+Request = Complete | Rate | Retrieve | Nearest | Embed | Measure | MakePlans | ScorePaths
 
 T = TypeVar("T")
 Step = Generator[Request, Any, T]
@@ -130,15 +186,39 @@ class Strategy(Protocol):
         ...
 
 
-def complete(prompt: Prompt, sampling: Sampling = Sampling()) -> Step[Completion]:
+def complete(prompt: Prompt, sampling: Sampling = Sampling(), *, counterfactual: bool = False) -> Step[Completion]:
     """``completion = yield from complete(prompt)``."""
-    result: Completion = yield Complete(prompt, sampling)
+    result: Completion = yield Complete(prompt, sampling, counterfactual)
+    return result
+
+
+def rate(prompt: Prompt, continuation: str) -> Step[Score | None]:
+    """``score = yield from rate(prompt, continuation)``."""
+    result: Score | None = yield Rate(prompt, continuation)
     return result
 
 
 def retrieve(view: MemoryView, text: str, k: int = 5) -> Step[Sequence[Scoped]]:
     """``scoped = yield from retrieve(view, text, k)``."""
     result: Sequence[Scoped] = yield Retrieve(view, text, k)
+    return result
+
+
+def nearest(view: MemoryView, text: str, k: int = 1) -> Step[Sequence[Hit]]:
+    """``hits = yield from nearest(view, text, k)``."""
+    result: Sequence[Hit] = yield Nearest(view, text, k)
+    return result
+
+
+def embed(view: MemoryView, texts: Sequence[str]) -> Step[Vectors]:
+    """``vectors = yield from embed(view, texts)``."""
+    result: Vectors = yield Embed(view, tuple(texts))
+    return result
+
+
+def measure(prompt: Prompt) -> Step[Size]:
+    """``size = yield from measure(prompt)``."""
+    result: Size = yield Measure(prompt)
     return result
 
 

@@ -6,17 +6,39 @@ one for the planner. Knows nothing of what a strategy does with the results.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from memedit.answer import Answer, Cost
-from memedit.models.base import Completion, LanguageModel, Prompt, Sampling
+from memedit.errors import InvalidSpec
+from memedit.memory.fact import Hit
+from memedit.models.base import Completion, LanguageModel, Prompt, Sampling, Score
 from memedit.planner import PathScorer, Planner
 from memedit.scope import ScopeClassifier
-from memedit.strategies.base import Complete, MakePlans, Request, Retrieve, ScorePaths, Step, Steps, T
+from memedit.strategies.base import (
+    Complete,
+    Embed,
+    MakePlans,
+    Measure,
+    Nearest,
+    Rate,
+    Request,
+    Retrieve,
+    Scoped,
+    ScorePaths,
+    Size,
+    Step,
+    Steps,
+    T,
+)
+
+if TYPE_CHECKING:
+    from memedit.memory.embedder import Vectors
+    from memedit.memory.memory import MemoryView
 
 SIDE_BY_SIDE = 256
 """Most questions in flight at once."""
@@ -27,16 +49,18 @@ class Toolbox:
     """What serves the requests of strategies.
 
     Attributes:
-        model: Gives the base model; called when the first completion is asked for.
+        model: Gives the base model; called when it is first needed.
         scope: Serves `Retrieve`.
         planner: Serves `MakePlans`.
         scorer: Serves `ScorePaths`.
+        counterfactual: Gives the counterfactual model; the base model if None.
     """
 
     model: Callable[[], LanguageModel]
     scope: ScopeClassifier
     planner: Planner
     scorer: PathScorer
+    counterfactual: Callable[[], LanguageModel] | None = None
 
     def serve(self, requests: Sequence[Request]) -> list[object]:
         """The result of each request, in order; requests of a kind are served in one batch.
@@ -47,30 +71,87 @@ class Toolbox:
         results: list[object] = [None] * len(requests)
         by_kind: dict[object, list[int]] = defaultdict(list)
         for place, request in enumerate(requests):
-            by_kind[request.sampling if isinstance(request, Complete) else type(request)].append(place)
-        for kind, places in by_kind.items():
-            served = self._serve_kind(kind, [requests[place] for place in places])
+            by_kind[_kind(request)].append(place)
+        for places in by_kind.values():
+            served = self._serve_kind([requests[place] for place in places])
             for place, result in zip(places, served, strict=True):
                 results[place] = result
         return results
 
-    def _serve_kind(self, kind: object, requests: Sequence[Request]) -> Sequence[object]:
-        if isinstance(kind, Sampling):
-            return self._complete([r.prompt for r in requests if isinstance(r, Complete)], kind)
-        if kind is Retrieve:
-            return self.scope.retrieve([(r.view, r.text, r.k) for r in requests if isinstance(r, Retrieve)])
-        if kind is MakePlans:
-            return self.planner.plan([(r.question, r.view) for r in requests if isinstance(r, MakePlans)])
-        return self.scorer.score([r for r in requests if isinstance(r, ScorePaths)])
+    def _serve_kind(self, requests: Sequence[Request]) -> Sequence[object]:
+        match requests[0]:
+            case Complete(sampling=sampling, counterfactual=counterfactual):
+                model = self.counterfactual if counterfactual and self.counterfactual is not None else self.model
+                return _complete(model(), [r.prompt for r in requests if isinstance(r, Complete)], sampling)
+            case Rate():
+                return self._rate([(r.prompt, r.continuation) for r in requests if isinstance(r, Rate)])
+            case Retrieve():
+                return self._retrieve([r for r in requests if isinstance(r, Retrieve)])
+            case Nearest():
+                return _nearest([r for r in requests if isinstance(r, Nearest)])
+            case Embed():
+                return _embed([(r.view, r.texts) for r in requests if isinstance(r, Embed)])
+            case Measure():
+                return self._measure([r.prompt for r in requests if isinstance(r, Measure)])
+            case MakePlans():
+                return self.planner.plan([(r.question, r.view) for r in requests if isinstance(r, MakePlans)])
+            case ScorePaths():
+                return self.scorer.score([r for r in requests if isinstance(r, ScorePaths)])
 
-    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """Complete the prompts, each distinct one once where decoding is greedy."""
-        if sampling.temperature > 0:
-            return self.model().generate(prompts, sampling)
-        keys = [_key(prompt) for prompt in prompts]
-        distinct = dict(zip(keys, prompts, strict=True))
-        completions = dict(zip(distinct, self.model().generate(list(distinct.values()), sampling), strict=True))
-        return [completions[key] for key in keys]
+    def _retrieve(self, requests: Sequence[Retrieve]) -> list[list[Scoped]]:
+        """What the classifier finds, each fact judged by the classifier's own threshold."""
+        found = self.scope.retrieve([(r.view, r.text, r.k) for r in requests])
+        threshold = self.scope.threshold
+        return [[one._replace(in_scope=one.probability >= threshold) for one in scoped] for scoped in found]
+
+    def _measure(self, prompts: Sequence[Prompt]) -> list[Size]:
+        model = self.model()
+        return [Size(model.count_tokens(prompt), model.context_length) for prompt in prompts]
+
+    def _rate(self, pairs: Sequence[tuple[Prompt, str]]) -> Sequence[Score | None]:
+        try:
+            return self.model().score(pairs)
+        except InvalidSpec:  # a server that does not tell probabilities
+            return [None] * len(pairs)
+
+
+def _complete(model: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+    """Complete the prompts, each distinct one once where decoding is greedy."""
+    if sampling.temperature > 0:
+        return model.generate(prompts, sampling)
+    keys = [_key(prompt) for prompt in prompts]
+    distinct = dict(zip(keys, prompts, strict=True))
+    completions = dict(zip(distinct, model.generate(list(distinct.values()), sampling), strict=True))
+    return [completions[key] for key in keys]
+
+
+def _nearest(requests: Sequence[Nearest]) -> list[list[Hit]]:
+    vectors = _embed([(r.view, (r.text,)) for r in requests])
+    return [r.view.search(vector, r.k)[0] for r, vector in zip(requests, vectors, strict=True)]
+
+
+def _embed(requests: Sequence[tuple[MemoryView, tuple[str, ...]]]) -> list[Vectors]:
+    """The vectors of each request's texts; one call for each embedder, with each distinct text once."""
+    by_embedder: dict[int, dict[str, int]] = defaultdict(dict)
+    embedders = {id(view.memory.embedder): view.memory.embedder for view, _ in requests}
+    for view, texts in requests:
+        rows = by_embedder[id(view.memory.embedder)]
+        for text in texts:
+            rows.setdefault(text, len(rows))
+    encoded = {number: embedders[number].encode(list(rows)) for number, rows in by_embedder.items()}
+    return [
+        encoded[number][[by_embedder[number][text] for text in texts]]
+        for number, texts in ((id(view.memory.embedder), texts) for view, texts in requests)
+    ]
+
+
+def _kind(request: Request) -> object:
+    """What requests must share to be served in one batch."""
+    if not isinstance(request, Complete):
+        return type(request)
+    schema = request.sampling.json_schema  # a mapping, which does not hash
+    sampling = replace(request.sampling, json_schema=None)
+    return sampling, None if schema is None else json.dumps(schema), request.counterfactual
 
 
 def _key(prompt: Prompt) -> object:
@@ -171,6 +252,8 @@ class _Job(Generic[T]):
             self.model_calls += 1
             self.prompt_tokens += result.prompt_tokens
             self.completion_tokens += result.completion_tokens
+        elif isinstance(result, Score):
+            self.model_calls += 1
         try:
             self.request = self.steps.send(result)
         except StopIteration as end:

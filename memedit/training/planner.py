@@ -19,7 +19,8 @@ import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import save_file
 from torch import Tensor
 
-from memedit.planner_net import MAX_HOPS, NetConfig, PlannerNet, from_sentence_encoder
+from memedit.memory.minilm import from_sentence_encoder
+from memedit.planner_net import MAX_HOPS, NetConfig, PlannerNet
 from memedit.planner_words import Describer, Vocabulary
 from memedit.training.data import Corpus, Example, Sampler
 from memedit.training.open_relations import OPEN, OpenQuestion, made_up

@@ -1,6 +1,6 @@
 """What a trained planner is worth: accuracy by hops, confusions, calibration, speed; figures as JSON, plots as PNG.
 
-Works on any cases with any `TrainedPlanner`; knows nothing of how the weights were made.
+Works on any cases with any `Planner`; knows nothing of how the weights were made.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from memedit.planner_model import Calibration, TrainedPlanner
+from memedit.planner import Planner
+from memedit.planner_model import Calibration
 from memedit.strategies.base import Plan
 from memedit.training.data import Case
 
@@ -42,6 +43,7 @@ class Figures:
         expected_calibration_error: Of the first plan's confidence, over ten bins.
         reliability: (mean confidence, share right, questions) of every bin that is not empty.
         milliseconds_per_question: Wall clock, in batches.
+        hop_confusions: Gold number of hops to planned number of hops (0 where nothing was planned) to questions.
     """
 
     questions: int
@@ -55,6 +57,7 @@ class Figures:
     expected_calibration_error: float
     reliability: list[tuple[float, float, int]]
     milliseconds_per_question: float
+    hop_confusions: dict[int, dict[int, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """As plain values."""
@@ -74,7 +77,43 @@ class _Tally:
         return {name: count / max(1, self.questions) for name, count in sorted(self.right.items())}
 
 
-def evaluate(planner: TrainedPlanner, cases: Sequence[Case], view: MemoryView, batch: int = 64) -> Figures:
+class Judged(NamedTuple):
+    """A question, what is right for it, and what was planned.
+
+    Attributes:
+        question: The question.
+        subject: The gold start entity.
+        chain: The gold chain of relation ids.
+        plans: The plans, most confident first; empty where none was made.
+    """
+
+    question: str
+    subject: str
+    chain: tuple[str, ...]
+    plans: Sequence[Plan]
+
+    @property
+    def first(self) -> Plan:
+        """The first plan; an empty one where there is none."""
+        return self.plans[0] if self.plans else Plan("", (0, 0), (), 0.0)
+
+    @property
+    def subject_right(self) -> bool:
+        """Whether the first plan starts from the gold entity."""
+        return same_name(self.first.start, self.subject)
+
+    @property
+    def chain_right(self) -> bool:
+        """Whether the first plan's chain is the gold one."""
+        return self.first.relations == self.chain
+
+    @property
+    def right(self) -> bool:
+        """Whether the first plan is right altogether."""
+        return self.subject_right and self.chain_right
+
+
+def evaluate(planner: Planner, cases: Sequence[Case], view: MemoryView, batch: int = 64) -> Figures:
     """Plan every question of the cases and compare with their chains.
 
     Args:
@@ -86,28 +125,45 @@ def evaluate(planner: TrainedPlanner, cases: Sequence[Case], view: MemoryView, b
     rows = [(case, question) for case in cases for question in case.questions]
     planner.plan([(question, view) for _, question in rows[:batch]])
     began = time.perf_counter()
-    plans: list[list[Plan]] = []
+    judged = judge(planner, cases, view, batch)
+    return summarise(judged, time.perf_counter() - began)
+
+
+def judge(planner: Planner, cases: Sequence[Case], view: MemoryView, batch: int = 64) -> list[Judged]:
+    """The plans for every question of the cases, beside what is right; arguments as for `evaluate`."""
+    rows = [(case, question) for case in cases for question in case.questions]
+    judged: list[Judged] = []
     for at in range(0, len(rows), batch):
-        plans += planner.plan([(question, view) for _, question in rows[at : at + batch]])
-    elapsed = time.perf_counter() - began
+        some = rows[at : at + batch]
+        planned = planner.plan([(question, view) for _, question in some])
+        judged += [
+            Judged(question, case.subject, case.chain, plans)
+            for (case, question), plans in zip(some, planned, strict=True)
+        ]
+    return judged
+
+
+def summarise(judged: Sequence[Judged], seconds: float) -> Figures:
+    """The figures of judged questions.
+
+    Args:
+        judged: The questions.
+        seconds: How long planning them took.
+    """
     total, hops, relations = _Tally(), defaultdict[int, _Tally](_Tally), defaultdict[str, _Tally](_Tally)
     confusions: Counter[tuple[str, str]] = Counter()
-    confident: list[tuple[float, bool]] = []
-    for (case, _), ranked in zip(rows, plans, strict=True):
-        first = ranked[0] if ranked else Plan("", (0, 0), (), 0.0)
-        subject = same_name(first.start, case.subject)
-        chain = first.relations == case.chain
-        among = any(plan.relations == case.chain for plan in ranked[:5])
-        for tally in (total, hops[len(case.chain)]):
-            tally.add(subject=subject, chain=chain, top5=among, plan=subject and chain)
-        for relation in set(case.chain):
-            relations[relation].add(chain=chain)
-        if len(first.relations) == len(case.chain):
-            confusions.update(
-                (gold, said) for gold, said in zip(case.chain, first.relations, strict=True) if gold != said
-            )
-        confident.append((first.confidence, subject and chain))
-    error, reliability = calibration_error(confident)
+    lengths: dict[int, Counter[int]] = defaultdict(Counter)
+    for one in judged:
+        said = one.first.relations
+        among = any(plan.relations == one.chain for plan in one.plans[:5])
+        for tally in (total, hops[len(one.chain)]):
+            tally.add(subject=one.subject_right, chain=one.chain_right, top5=among, plan=one.right)
+        for relation in set(one.chain):
+            relations[relation].add(chain=one.chain_right)
+        lengths[len(one.chain)][len(said)] += 1
+        if len(said) == len(one.chain):
+            confusions.update((gold, got) for gold, got in zip(one.chain, said, strict=True) if gold != got)
+    error, reliability = calibration_error([(one.first.confidence, one.right) for one in judged])
     shares = total.shares()
     return Figures(
         questions=total.questions,
@@ -120,7 +176,8 @@ def evaluate(planner: TrainedPlanner, cases: Sequence[Case], view: MemoryView, b
         by_relation={relation: tally.shares().get("chain", 0.0) for relation, tally in sorted(relations.items())},
         expected_calibration_error=error,
         reliability=reliability,
-        milliseconds_per_question=1000 * elapsed / max(1, len(rows)),
+        milliseconds_per_question=1000 * seconds / max(1, len(judged)),
+        hop_confusions={gold: dict(sorted(planned.items())) for gold, planned in sorted(lengths.items())},
     )
 
 
@@ -171,33 +228,13 @@ def write_report(folder: Path, report: dict[str, object], losses: Sequence[tuple
     """Write report.json, and, where matplotlib is installed, loss.png and calibration.png."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    try:
-        import matplotlib as mpl
-    except ImportError:
+    from memedit.training.plots import plot_calibration, plot_losses, plots_are_possible
+
+    if not plots_are_possible():
         return
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for name, series in zip(("start entity", "chain"), zip(*losses, strict=True), strict=False):
-        axes.plot(_smooth(series), label=name)
-    axes.set(xlabel="step", ylabel="cross-entropy, nats", yscale="log")
-    axes.legend()
-    figure.savefig(folder / "loss.png", dpi=120, bbox_inches="tight")
-    figure, axes = plt.subplots(figsize=(4, 4))
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    plot_losses(folder / "loss.png", dict(zip(("start entity", "chain"), zip(*losses, strict=True), strict=False)))
     figures = report.get("held_out")
-    rows = figures["reliability"] if isinstance(figures, dict) else []
-    axes.scatter([row[0] for row in rows], [row[1] for row in rows], s=[10 + row[2] / 2 for row in rows])
-    axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
-    figure.savefig(folder / "calibration.png", dpi=120, bbox_inches="tight")
-    plt.close("all")
-
-
-def _smooth(series: Sequence[float], span: int = 20) -> list[float]:
-    return [
-        sum(series[max(0, at - span) : at + 1]) / len(series[max(0, at - span) : at + 1]) for at in range(len(series))
-    ]
+    plot_calibration(folder / "calibration.png", figures["reliability"] if isinstance(figures, dict) else [])
 
 
 def _bare(name: str) -> str:

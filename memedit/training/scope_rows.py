@@ -57,7 +57,7 @@ def _row(rng: random.Random, sampler: Sampler, record: Record, catalogue: Catalo
         outside.setdefault({"near": "neighbourhood", "relation": "same_subject"}.get(kind, kind), []).append(text)
     for _ in range(2):
         near = sampler.near_name(rng, record, record.subject)
-        if near.casefold() != record.subject.casefold():
+        if near.casefold() != record.subject.casefold() and (record.templates or forms):
             outside.setdefault("near_subject", []).append(sampler.ask(rng, record, near))
         if other := sampler.other_question(rng, record, record.subject):
             outside.setdefault("same_subject", []).append(other)

@@ -129,8 +129,8 @@ def test_unlabelled_triples_without_a_hop_each_are_refused(rows: Rows, write_row
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b'[{"subject": "a", "prompt": "b"}]', "not in MQuAKE's format"),
-        (b"[1, 2]", "not in MQuAKE's format"),
+        (b'[{"subject": "a", "prompt": "b"}]', "not in the format of MQuAKE"),
+        (b"[1, 2]", "not in the format of MQuAKE"),
         (b"[]", "no rows"),
         (b"", "no rows"),
         (b"[{", "neither a JSON array nor JSON Lines"),

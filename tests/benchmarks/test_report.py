@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import Table, named_sections, number, percent, plot_shares, read_result
 from memedit.errors import BadDataFile
+from memedit.evaluation.report import Table, named_sections, number, percent, plot_shares, read_result
 
 FIGURES = {"accuracy": 0.975, "nothing": None, "intervals": {"accuracy": [0.9513, 0.987], "nothing": None}}
 

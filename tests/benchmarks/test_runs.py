@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runs import RunLog, write_json
 from memedit.errors import BadDataFile, InvalidSpec, ReadOnlyStore, StoreBusy
+from memedit.evaluation.runs import RunLog, write_json
 
 CONFIG = {"model": "m", "seed": 1}
 KEYS = ["a", "b", "c"]
@@ -113,7 +113,7 @@ def test_a_folder_in_the_way_is_reported(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from benchmarks.runs import RunLog
+from memedit.evaluation.runs import RunLog
 with RunLog(sys.argv[1], {"model": "m"}, [str(n) for n in range(100_000)]) as log:
     for n in range(100_000):
         log.add({str(n): {"filling": "x" * 200}})

@@ -92,7 +92,7 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, text: str, message: s
         load(path)
 
 
-@pytest.mark.parametrize("classifier", ["embedding"])
+@pytest.mark.parametrize("classifier", ["embedding", "trained"])
 def test_it_runs_from_file_to_result(tmp_path: Path, classifier: str, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = write(tmp_path / "rows.jsonl", IPAD, OFFICE), tmp_path / "out.json"
     assert scope.main(["--data", str(data), "--memory", "30", "--json", str(out), "--scope", classifier]) == 0

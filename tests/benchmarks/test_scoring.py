@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.scoring import (
+from memedit.evaluation.scoring import (
     Marks,
     Share,
     case_share,

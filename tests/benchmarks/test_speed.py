@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.environment import environment, sha256
 from benchmarks.generated import BlendingEmbedder, FactMaker
 from benchmarks.speed import main, table
 from benchmarks.speed_setup import Figure, timed
+from memedit.evaluation.environment import environment, sha256
 from memedit.memory.embedder import SentenceEmbedder
 from memedit.memory.memory import EditMemory
 

@@ -150,3 +150,26 @@ def test_importing_and_constructing_loads_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_encoding_imports_no_library_of_models_nor_pytorchs_compiler() -> None:
+    program = (
+        "import sys; from memedit.memory.embedder import SentenceEmbedder; SentenceEmbedder().encode(['x']);"
+        "print([m for m in ('transformers', 'sentence_transformers', 'torch._dynamo') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_loading_does_not_move_the_callers_random_numbers() -> None:
+    import torch
+
+    torch.manual_seed(4)
+    expected = torch.rand(3).tolist()
+    torch.manual_seed(4)
+
+    SentenceEmbedder().encode(["x"])
+
+    assert torch.rand(3).tolist() == expected

@@ -10,7 +10,7 @@ import pytest
 
 from memedit.errors import ModelNotFound
 from memedit.models import embedded, load_model
-from memedit.models.base import LanguageModel, Message, Sampling
+from memedit.models.base import LanguageModel, Message, Prompt, Sampling
 
 UNPACK = "from memedit.models.embedded import model_folder; print(model_folder())"
 
@@ -120,3 +120,40 @@ def test_plans_by_a_schema(model: LanguageModel) -> None:
     prompt = "Question: Who wrote Hamlet?\nThe relation that is asked for, as JSON: "
     [completion] = model.generate([prompt], Sampling(max_tokens=20, json_schema=schema))
     assert completion.text in [f'{{"relation": "{name}"}}' for name in ("capital", "author", "spouse")]
+
+
+@pytest.mark.model
+def test_writes_what_transformers_writes_from_the_same_folder(model: LanguageModel) -> None:
+    from memedit.models.transformers import TransformersModel
+
+    shots = "".join(f"Q: What is the capital of {a}?\nA: {b}\n" for a, b in [("Italy", "Rome"), ("Peru", "Lima")] * 5)
+    prompts: list[Prompt] = [
+        *(f"{shots}Q: What is the capital of {place}?\nA:" for place in ("France", "東京", "Ada Lovelace")),
+        "1984 is",
+        "def add(a, b):",
+        "Москва " * 20,
+        [{"role": "user", "content": "Who wrote Misery?"}],
+        [{"role": "system", "content": "The capital of France is Lyon."}, {"role": "user", "content": "And of Spain?"}],
+    ]
+    sampling = Sampling(max_tokens=16)
+
+    expected = TransformersModel(embedded.model_folder()).generate(prompts, sampling)
+
+    assert model.generate(prompts * 6, sampling)[: len(prompts)] == expected
+    assert [model.generate([prompt], sampling)[0] for prompt in prompts] == expected
+
+
+@pytest.mark.model
+def test_an_answer_is_ready_without_importing_transformers_or_pytorchs_compiler() -> None:
+    program = (
+        "import sys\n"
+        "from memedit import MemEditor\n"
+        "with MemEditor() as editor:\n"
+        "    editor.add_fact('The capital of France is Lyon.')\n"
+        "    print('Lyon' in editor.ask('What is the capital of France?').text)\n"
+        "    list(editor.chat([{'role': 'user', 'content': 'Who wrote Misery?'}], stream=True))\n"
+        "slow = ('transformers', 'sentence_transformers', 'torch._dynamo', 'torch.distributed.tensor')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    assert run.stdout.split() == ["True", "[]"]

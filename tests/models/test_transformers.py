@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -42,7 +42,7 @@ def model(tiny: Path) -> TransformersModel:
 def watched_batches(model: TransformersModel) -> Iterator[list[tuple[int, int]]]:
     """The shape (rows, tokens) of every forward pass."""
     shapes: list[tuple[int, int]] = []
-    network: Any = model._model
+    network: Any = cast("Any", model._network).model
 
     def note(module: object, args: object, kwargs: dict[str, Any]) -> None:
         shapes.append(tuple(kwargs["input_ids"].shape))
@@ -58,8 +58,8 @@ def reference(model: TransformersModel, prompt: str, tokens: int) -> str:
     """What the library's own greedy decoding writes for one prompt."""
     import torch
 
-    network: Any = model._model
-    tokenizer: Any = model._tokenizer
+    network: Any = cast("Any", model._network).model
+    tokenizer: Any = cast("Any", model._tokenizer).tokenizer
     inputs = tokenizer(prompt, return_tensors="pt")
     with torch.inference_mode():
         output = network.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
@@ -264,8 +264,8 @@ def test_scores_are_the_models_log_probabilities(any_tiny: Path) -> None:
         ("France", " is"),
         ("The", " capital of Peru"),
     ]
-    network: Any = model._model
-    tokenizer: Any = model._tokenizer
+    network: Any = cast("Any", model._network).model
+    tokenizer: Any = cast("Any", model._tokenizer).tokenizer
     expected = []
     for prompt, continuation in pairs:
         before, tokens = (tokenizer(text)["input_ids"] for text in (prompt, prompt + continuation))

@@ -9,9 +9,26 @@ import pytest
 
 from memedit.answer import Answer
 from memedit.errors import ModelUnavailable
+from memedit.memory.fact import FactInput
+from memedit.memory.memory import EditMemory
 from memedit.models.base import Completion, Prompt, Sampling, Score
-from memedit.strategies.base import MakePlans, Plan, Scoped, ScorePaths, Steps, complete, score_paths
+from memedit.strategies.base import (
+    Complete,
+    Embed,
+    MakePlans,
+    Measure,
+    Nearest,
+    Plan,
+    Retrieve,
+    Scoped,
+    ScorePaths,
+    Size,
+    Steps,
+    complete,
+    score_paths,
+)
 from memedit.strategies.driver import Toolbox, answer_many, run, run_each
+from tests.memory.hash_embedder import HashEmbedder
 
 
 @dataclass
@@ -165,3 +182,53 @@ def test_a_failing_model_is_reported_as_it_is() -> None:
 
 def test_no_jobs_give_no_answers() -> None:
     assert answer_many([], tools(EchoModel())) == []
+
+
+def test_a_facts_scope_is_decided_by_the_classifiers_threshold() -> None:
+    class OneFact(NoScope):
+        threshold = 0.7
+
+        def retrieve(self, requests: Sequence[tuple[object, str, int]]) -> list[list[Scoped]]:
+            return [[Scoped(text, 0.7), Scoped(text, 0.69)] for _, text, _ in requests]  # type: ignore[arg-type]
+
+    tools = Toolbox(EchoModel, OneFact(), NoPlanner(), LengthScorer())  # type: ignore[arg-type]
+
+    [found] = tools.serve([Retrieve(None, "text")])  # type: ignore[arg-type]
+
+    assert [one.in_scope for one in found] == [True, False]  # type: ignore[attr-defined]
+
+
+def test_texts_are_embedded_once_however_many_ask_for_them() -> None:
+    with EditMemory(embedder=HashEmbedder(), embed_on_write=False) as memory:
+        view = memory.view()
+
+        first, second = tools(EchoModel()).serve([Embed(view, ("a", "b")), Embed(view, ("b", "a", "b"))])
+
+        assert isinstance(memory.embedder, HashEmbedder)
+        assert memory.embedder.texts == ["a", "b"]
+    assert [list(row) for row in second] == [list(first[row]) for row in (1, 0, 1)]  # type: ignore[attr-defined, index]
+
+
+def test_the_nearest_facts_are_found_whatever_their_scope() -> None:
+    with EditMemory(embedder=HashEmbedder()) as memory:
+        memory.assert_facts([FactInput(statement="one is here now"), FactInput(statement="two is there then")])
+
+        [hits, other] = tools(EchoModel()).serve(
+            [Nearest(memory.view(), "two is there then"), Nearest(memory.view(), "one is here now", 2)]
+        )
+
+    assert [hit.fact.statement for hit in hits] == ["two is there then"]  # type: ignore[attr-defined]
+    assert [hit.fact.id for hit in other] == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_a_prompt_is_measured_against_the_models_context() -> None:
+    assert tools(EchoModel()).serve([Measure("twelve chars")]) == [Size(12, 100)]
+
+
+def test_calls_under_different_schemas_are_different_batches() -> None:
+    model = EchoModel()
+    schemas = [{"type": "string"}, {"type": "object"}, {"type": "string"}]
+
+    tools(model).serve([Complete(str(n), Sampling(json_schema=schema)) for n, schema in enumerate(schemas)])
+
+    assert model.batches == [["0", "2"], ["1"]]

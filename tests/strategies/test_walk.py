@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from memedit.editor import MemEditor
 from memedit.memory.embedder import SentenceEmbedder
+from memedit.memory.memory import MemoryView
 from memedit.models.scripted import ScriptedModel
-from memedit.strategies.walk import splices
+from memedit.strategies.base import Plan, ScorePaths
+from memedit.strategies.chains import splices
+from memedit.strategies.walk import Walk
 
 BELIEFS = {
     "Misery": "Stephen King",
@@ -78,6 +81,16 @@ def test_an_edit_behind_a_belief_is_found(editor: MemEditor) -> None:
     assert [hop.source for hop in answer.hops] == ["belief", "edit"]
 
 
+def test_a_belief_that_the_model_does_not_stand_by_leads_to_no_edit(editor: MemEditor) -> None:
+    editor.add_fact("United Kingdom of Great Britain and Ireland", "capital", "Leeds")
+    question = "What is the capital of the country that Ada Quill is a citizen of?"
+
+    def guess(prompt: object) -> str:
+        return " United Kingdom of Great Britain and Ireland" if str(prompt).endswith("A:") else " Peru"
+
+    assert not MemEditor(ScriptedModel(guess), editor.memory).ask(question).in_scope
+
+
 def test_out_of_scope_the_base_model_gets_the_bare_question(editor: MemEditor) -> None:
     editor.add_fact("France", "capital", "Lyon")
 
@@ -101,10 +114,21 @@ def test_another_subject_of_an_edited_relation_is_not_answered_from_the_edit(edi
     assert not editor.ask("What is the capital of Spain?").in_scope
 
 
-def test_a_yes_no_question_about_an_edit_goes_to_the_model_with_the_edit(editor: MemEditor) -> None:
+def test_a_yes_no_question_about_an_edit_is_settled_by_the_edit(editor: MemEditor) -> None:
     editor.add_fact("France", "capital", "Lyon")
 
     answer = editor.ask("Is Paris the capital of France?")
+
+    assert answer.in_scope
+    assert answer.text.startswith("No")
+    assert "Lyon" in answer.text
+    assert answer.cost.model_calls == 0
+
+
+def test_a_request_to_write_about_an_edit_goes_to_the_model_with_the_edit(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+
+    answer = editor.ask("Describe the capital of France.")
 
     assert answer.in_scope
     assert isinstance(editor.model, ScriptedModel)
@@ -153,3 +177,50 @@ def test_a_path_is_continued_by_the_plan_that_shares_its_last_relation() -> None
     assert splices([("position", "sport")], [("sport", "country")], 4) == [("position", "sport", "country")]
     assert splices([("position", "sport")], [("sport", "country")], 2) == []
     assert splices([("sport",)], [("sport", "country")], 4) == []
+
+
+def test_a_strong_model_plans_where_the_planner_is_unsure(editor: MemEditor) -> None:
+    editor.add_facts([("Nimbus", "overseen by", "Ada Quill"), ("Ada Quill", "studied under", "Bo Li")])
+    plan = '{"start": "Nimbus", "relations": ["overseen by", "student of"]}'
+    model = ScriptedModel(lambda prompt: plan if "follow" in str(prompt) else "base")
+    question = "Whoever it is that Nimbus answers to, at whose feet did they once learn?"
+
+    answer = MemEditor(model, editor.memory, strategy=Walk(plan_below=1.1)).ask(question)
+
+    assert answer.text == "Bo Li"
+    assert answer.planner == "paths"  # the edits hold the chain that the model found
+    assert [call.sampling.json_schema is not None for call in model.calls] == [True]
+
+
+class Unsure:
+    """A planner and path scorer that know nothing."""
+
+    def plan(self, requests: Sequence[tuple[str, MemoryView]]) -> list[list[Plan]]:
+        return [
+            [Plan("Bo Li", (question.index("Bo Li"), question.index("Bo Li") + 5), ("P108", "P27"), 0.1)]
+            for question, _ in requests
+        ]
+
+    def score(self, requests: Sequence[ScorePaths]) -> list[list[float]]:
+        return [[0.1] * len(request.chains) for request in requests]
+
+
+def test_an_answer_says_that_the_model_planned(editor: MemEditor) -> None:
+    editor.add_fact("Nimbus", "overseen by", "Ada Quill")
+    plan = '{"start": "Bo Li", "relations": ["employer", "overseen by"]}'
+    model = ScriptedModel(lambda prompt: plan if "follow" in str(prompt) else " Nimbus")
+    unsure = Unsure()
+    asker = MemEditor(model, editor.memory, strategy=Walk(plan_below=0.3), planner=unsure, scorer=unsure)
+
+    answer = asker.ask("The outfit that pays Bo Li, to whom does it answer?")
+
+    assert (answer.text, answer.planner) == ("Ada Quill", "model")
+
+
+def test_a_plan_that_is_no_plan_changes_nothing(editor: MemEditor) -> None:
+    editor.add_fact("France", "capital", "Lyon")
+    model = ScriptedModel(lambda prompt: '{"start": "Peru", "relations": []}')
+
+    answer = MemEditor(model, editor.memory, strategy=Walk(plan_below=1.1)).ask("What is the capital of France?")
+
+    assert answer.text == "Lyon"

@@ -5,6 +5,7 @@ Knows nothing of what is measured.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -41,6 +42,40 @@ def environment(argv: Sequence[str]) -> dict[str, object]:
         "commit": _commit(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def peak_memory_mib(*, reset: bool = False) -> dict[str, float]:
+    """The most memory this process has used since the last reset, in MiB.
+
+    Args:
+        reset: Count anew from now on. Where the system cannot (outside Linux), the host's count goes back to the start.
+
+    Returns:
+        ``host``, and ``device`` where torch used an accelerator.
+    """
+    peak = {"host": round(_host_peak_kib() / 1024, 1)}
+    torch = sys.modules.get("torch")
+    has_device = torch is not None and torch.cuda.is_available()
+    if torch is not None and has_device:
+        peak["device"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        if torch is not None and has_device:
+            torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+def _host_peak_kib() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1])
+    except OSError:
+        pass
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
 
 
 def sha256(path: str | Path) -> str:
@@ -88,7 +123,8 @@ def _memory_gib() -> float | None:
 
 
 def _commit() -> str | None:
-    head = _git("rev-parse", "HEAD")
+    """This checkout's commit; None where the package is installed, though it be inside someone else's checkout."""
+    head = _git("ls-files", "--error-unmatch", Path(__file__).name) and _git("rev-parse", "HEAD")
     if not head:
         return None
     return head + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")

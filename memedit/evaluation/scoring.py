@@ -101,7 +101,7 @@ class Share(NamedTuple):
     0.9
     """
 
-    hits: int
+    hits: float
     total: int
 
     @property

@@ -1,0 +1,301 @@
+"""A grid of runs: every strategy with every number of edits, one result a cell, and one report over all of them.
+
+A cell whose result is there already is not run again; one that was cut off goes on. The report is made from the results alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memedit.errors import BadDataFile, MissingExtra
+from memedit.evaluation.cases import load, sniff
+from memedit.evaluation.command import load_base, measure
+from memedit.evaluation.environment import environment
+from memedit.evaluation.method import check_strategy
+from memedit.evaluation.options import Options
+from memedit.evaluation.remembered import RememberedModel
+from memedit.evaluation.report import Figures, Table, number, percent, section
+from memedit.evaluation.runs import write_json
+from memedit.evaluation.show import MEASURES, WORDS
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
+
+BENCHMARK = "compare"
+COSTS = {
+    "seconds_per_edit": "seconds an edit",
+    "seconds_per_question": "seconds a question",
+    "model_calls_per_question": "model calls a question",
+    "prompt_tokens_per_question": "prompt tokens a question",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is compared.
+
+    Attributes:
+        data: The benchmark's file.
+        out: The folder of results and report.
+        strategies: Strategies and parametric methods, in the report's order.
+        edits: Edits that one memory holds, for each run; None for all.
+        template: The options that all runs share.
+    """
+
+    data: Path
+    out: Path
+    strategies: tuple[str, ...]
+    edits: tuple[int | None, ...]
+    template: Options
+
+    def cells(self, cases: int) -> list[Options]:
+        """The runs. As many edits as there are cases, or more, are all of them, which are run once."""
+        sizes = dict.fromkeys(None if size is None or size >= cases > 1 else size for size in self.edits)
+        return [
+            replace(self.template, strategy=strategy, edits=size, json=self.out / f"{strategy}-{size or 'all'}.json")
+            for size in sizes
+            for strategy in self.strategies
+        ]
+
+
+def make_grid(
+    data: Path,
+    out: Path,
+    *,
+    strategies: Sequence[str],
+    edits: Sequence[int | None],
+    model: str = "embedded",
+    limit: int | None = None,
+    seed: int = 0,
+    teacher_forced: bool = True,
+    fluency: bool = True,
+) -> Grid:
+    """The grid of runs over a file.
+
+    Raises:
+        BadDataFile: The file is none of a single-hop benchmark.
+    """
+    template = Options(
+        sniff(data),
+        data,
+        out / "cell.json",
+        model,
+        limit=limit,
+        seed=seed,
+        teacher_forced=teacher_forced,
+        fluency=fluency,
+    )
+    return Grid(data, out, tuple(dict.fromkeys(strategies)), tuple(edits), template)
+
+
+def compare(
+    grid: Grid,
+    *,
+    command: Sequence[str] | None = None,
+    fresh: bool = False,
+    load_model: Callable[[str], RememberedModel] = load_base,
+) -> dict[str, object]:
+    """Run what is missing of a grid and write its report: ``report.json``, ``report.md`` and the plots beside it.
+
+    Args:
+        grid: What to compare.
+        command: The command line, for the report; by default this process's.
+        fresh: Whether to run every cell anew.
+        load_model: Loads the base model, when the first cell needs it.
+
+    Raises:
+        MemEditError: The data, a name or the model is not as it should be; finished cases are kept.
+    """
+    words = list(sys.argv if command is None else command)
+    for strategy in grid.strategies:
+        check_strategy(strategy)
+    cases = len(load(grid.data, grid.template.benchmark, limit=grid.template.limit))
+    cells = grid.cells(cases)
+    results: list[dict[str, object]] = []
+    base: RememberedModel | None = None
+    for options in cells:
+        result = None if fresh else _finished(options)
+        if result is None:
+            base = base or load_model(options.model)
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            result = measure(replace(options, start="fresh" if fresh else "auto"), base, words)
+        results.append(result)
+    report: dict[str, object] = {
+        "benchmark": BENCHMARK,
+        **{name: value for name, value in grid.template.config().items() if name not in _OF_A_CELL},
+        "compared": grid.template.benchmark,
+        "data_path": str(grid.data),
+        "cases": cases,
+        "cells": [{**result, "file": options.json.name} for options, result in zip(cells, results, strict=True)],
+        **environment(words),
+    }
+    write_json(grid.out / "report.json", report)
+    write_report(report, grid.out)
+    return report
+
+
+_OF_A_CELL = ("benchmark", "strategy", "edits_per_memory")
+
+
+def _finished(options: Options) -> dict[str, object] | None:
+    """The result of a cell that was run before, with the same options on the same data; None where there is none."""
+    if not options.json.is_file():
+        return None
+    try:
+        result = json.loads(options.json.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadDataFile(f"{options.json}: is not JSON ({error}).", "Give another folder, or --fresh.") from error
+    wanted = json.loads(json.dumps(options.config()))
+    if not isinstance(result, dict) or any(result.get(name) != value for name, value in wanted.items()):
+        raise BadDataFile(
+            f"{options.json}: is the result of another comparison.", "Give another folder, or --fresh to run it anew."
+        )
+    return result
+
+
+# -- the report ------------------------------------------------------------------------------------------------
+
+
+def tables(report: Figures) -> list[Table]:
+    """The report as tables: each scoring's measures and the loss from the fewest edits to the most; costs; commands."""
+    cells = _cells(report)
+    made = [_measures(cells, scoring) for scoring in WORDS if any(section(cell, scoring) for cell in cells)]
+    rows = [
+        (*_name(cell), *(number(section(cell, "cost").get(name)) for name in COSTS), _memory(cell)) for cell in cells
+    ]
+    made.append(Table("Cost", ("strategy", "edits", *COSTS.values(), "peak memory, MiB"), tuple(rows)))
+    return made
+
+
+def _measures(cells: Sequence[Figures], scoring: str) -> Table:
+    names = [name for name in MEASURES if any(section(cell, scoring).get(name) is not None for cell in cells)]
+    rows = []
+    for cell in cells:
+        part = section(cell, scoring)
+        first = next(other for other in cells if other["strategy"] == cell["strategy"])
+        rows.append((*_name(cell), *(percent(part, name) for name in names), _loss(section(first, scoring), part)))
+    heads = ("strategy", "edits", *(MEASURES[name] for name in names), "loss of ES")
+    return Table(f"{WORDS[scoring].capitalize()} (%, 95% interval)", heads, tuple(rows))
+
+
+def _loss(first: Figures, part: Figures) -> str:
+    """What edit success lost since the strategy's fewest edits, in points."""
+    before, now = first.get("edit_success"), part.get("edit_success")
+    if not isinstance(before, int | float) or not isinstance(now, int | float):
+        return "–"
+    return f"{100 * (before - now):.1f}"
+
+
+def _memory(cell: Figures) -> str:
+    return number(section(section(cell, "cost"), "peak_memory_mib").get("host"))
+
+
+def _name(cell: Figures) -> tuple[str, str]:
+    return str(cell["strategy"]), str(cell["edits_per_memory"])
+
+
+def _cells(report: Figures) -> list[Mapping[str, object]]:
+    cells = report["cells"]
+    return [cell for cell in cells if isinstance(cell, Mapping)] if isinstance(cells, Sequence) else []
+
+
+def write_report(report: Figures, out: Path) -> None:
+    """Write ``report.md`` and, where matplotlib is installed, ``accuracy.png`` and ``cost.png``, from a report alone."""
+    versions = section(report, "versions")
+    lines = [f"# {report['compared']}: {report['data']}, {report['cases']} cases, {report['model']}", ""]
+    lines += [table.markdown() for table in tables(report)]
+    try:
+        _plot(report, out)
+        lines += ["![Accuracy](accuracy.png)", "", "![Cost](cost.png)", ""]
+    except MissingExtra as error:
+        lines += [f"No plots: {error}", ""]
+    lines += [
+        f"- command: `{report['command']}`",
+        *(f"- {cell['file']}: `{cell_command(cell, str(report['data_path']))}`" for cell in _cells(report)),
+        f"- machine: {report['cpu']}, {report['cores']} cores, {report['memory_gib']} GiB, {report['platform']}",
+        f"- versions: python {report['python']}, {', '.join(f'{name} {value}' for name, value in versions.items())}",
+        f"- commit: {report['commit']}; started {report['started_at']}; data SHA-256 {report['data_sha256']}",
+    ]
+    (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def cell_command(cell: Figures, data: str) -> str:
+    """The command that measures one cell alone, given where its data lies."""
+    words = [
+        "python",
+        "-m",
+        f"benchmarks.{cell['benchmark']}",
+        "--data",
+        str(cell["data"]),
+        "--model",
+        str(cell["model"]),
+    ]
+    words += ["--strategy", str(cell["strategy"]), "--edits", str(cell["edits_per_memory"])]
+    words += [] if cell["limit"] is None else ["--limit", str(cell["limit"])]
+    words += ["--seed", str(cell["seed"]), "--json", str(cell["file"])]
+    words += [] if section(cell, "teacher_forced") else ["--generated-only"]
+    words += [] if cell["fluency_measured"] else ["--no-fluency"]
+    return shlex.join(words)
+
+
+def _plot(report: Figures, out: Path) -> None:
+    """Accuracy and cost against the number of edits, a line a strategy."""
+    cells = _cells(report)
+    scored = [scoring for scoring in WORDS if any(section(cell, scoring) for cell in cells)]
+    accuracy = {
+        f"{words}, {WORDS[scoring]} (%)": [(_place(cell), section(cell, scoring).get(name), cell) for cell in cells]
+        for scoring in scored
+        for name, words in MEASURES.items()
+        if any(section(cell, scoring).get(name) is not None for cell in cells)
+    }
+    _lines(out / "accuracy.png", accuracy, scale=100, columns=max(1, len(accuracy) // len(scored)))
+    cost = {
+        words: [(_place(cell), section(cell, "cost").get(name), cell) for cell in cells]
+        for name, words in COSTS.items()
+    }
+    _lines(out / "cost.png", cost, scale=1, columns=2)
+
+
+def _place(cell: Figures) -> int:
+    size, edits = cell["edits_per_memory"], cell["edits"]
+    return size if isinstance(size, int) else edits if isinstance(edits, int) else 1
+
+
+def _lines(
+    path: Path, panels: Mapping[str, Sequence[tuple[int, object, Figures]]], *, scale: float, columns: int
+) -> None:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise MissingExtra("matplotlib", "bench") from None
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.6 * rows), layout="constrained", squeeze=False)
+    handles: dict[str, Line2D] = {}
+    for axes, (words, points) in zip(grid.flat, panels.items(), strict=False):
+        for strategy in dict.fromkeys(str(cell["strategy"]) for _, _, cell in points):
+            own = sorted(
+                (edits, scale * value)
+                for edits, value, cell in points
+                if cell["strategy"] == strategy and isinstance(value, int | float)
+            )
+            [handles[strategy]] = axes.plot([edits for edits, _ in own], [value for _, value in own], marker="o", ms=3)
+        axes.set_xscale("log")
+        axes.set_title(words, fontsize=8, loc="left")
+        axes.set_xlabel("edits in memory", fontsize=7)
+        axes.set_ylim(bottom=0)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=max(1, len(handles)), fontsize=8
+    )
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

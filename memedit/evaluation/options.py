@@ -1,0 +1,113 @@
+"""What a single-hop run is: its options, and its cases each in the memory it is asked in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memedit.evaluation.cases import Benchmark, EditsAs, Expected, Problem, Question
+from memedit.evaluation.environment import sha256
+from memedit.evaluation.method import Span
+from memedit.evaluation.runs import Start
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is run, and how.
+
+    Attributes:
+        benchmark: Which benchmark.
+        data: Its file.
+        json: Where the result goes; the records go to ``<json>.cases.jsonl``.
+        model: Base model, as `MemEditor` takes it.
+        strategy: Name of the strategy or of the parametric method.
+        edits: Edits that one memory holds, or None for all.
+        limit: Most cases, drawn by the seed; None for all.
+        seed: Seed of the draw, of the order of the edits and of the grouping.
+        edits_as: Edits are given as triples where the file has them, or as plain sentences only.
+        teacher_forced: Whether to score what is expected; needs a model that tells probabilities.
+        fluency: Whether to have the model write, and measure that.
+        attributes: Whether to ask CounterFact's attribute prompts too.
+        scalability: Whether to ask each edit's prompt also with the first 1, 10, 100 ... edits alone, and with only its own.
+        start: What to do with a run that is already there.
+        cases_per_batch: Cases answered side by side.
+    """
+
+    benchmark: Benchmark
+    data: Path
+    json: Path
+    model: str = "embedded"
+    strategy: str = "walk"
+    edits: int | None = 1
+    limit: int | None = None
+    seed: int = 0
+    edits_as: EditsAs = "triples"
+    teacher_forced: bool = True
+    fluency: bool = True
+    attributes: bool = False
+    scalability: bool = False
+    start: Start = "auto"
+    cases_per_batch: int = 16
+
+    def config(self) -> dict[str, object]:
+        """What makes two runs comparable, so that one may go on where the other ended."""
+        return {
+            "benchmark": self.benchmark,
+            "data": self.data.name,
+            "data_sha256": sha256(self.data),
+            "model": self.model,
+            "strategy": self.strategy,
+            "edits_per_memory": self.edits or "all",
+            "limit": self.limit,
+            "seed": self.seed,
+            "edits_as": self.edits_as,
+            "scorings": ["teacher_forced", "generated"] if self.teacher_forced else ["generated"],
+            "fluency_measured": self.fluency,
+            "attributes_asked": self.attributes,
+            "scalability_measured": self.scalability,
+        }
+
+    @property
+    def records(self) -> Path:
+        """Where the records of finished cases lie."""
+        return self.json.with_name(f"{self.json.name}.cases.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A problem in the order of the edits.
+
+    Attributes:
+        problem: The problem.
+        place: Place of its edit, from 0.
+        span: The edits that its prompts are asked with.
+    """
+
+    problem: Problem
+    place: int
+    span: Span
+
+    @property
+    def key(self) -> str:
+        """What identifies the case in a run."""
+        return str(self.problem.case.row)
+
+    def asked(self, options: Options) -> Iterator[tuple[int, Question, Expected]]:
+        """The questions that `options` asks for, each with its place and what is expected."""
+        left_out = {"attribute"} if not options.attributes else set()
+        left_out |= {"generation"} if not options.fluency else set()
+        pairs = zip(self.problem.case.questions, self.problem.gold.expected, strict=True)
+        for number, (question, expected) in enumerate(pairs):
+            if question.kind not in left_out:
+                yield number, question, expected
+
+
+def place(problems: Sequence[Problem], edits: int | None) -> list[Placed]:
+    """Put each problem in the memory of its group: so many in a row, or all."""
+    size = edits or max(1, len(problems))
+    starts = [number - number % size for number in range(len(problems))]
+    return [
+        Placed(problem, number, (start, min(start + size, len(problems))))
+        for number, (problem, start) in enumerate(zip(problems, starts, strict=True))
+    ]

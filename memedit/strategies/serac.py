@@ -1,0 +1,57 @@
+"""SERAC: semi-parametric editing with a retrieval-augmented counterfactual model (Mitchell et al. 2022, arXiv:2206.06520).
+
+Edits are kept in a cache, and the base model is left as it is. For an input x', the scope classifier g finds the cached
+edit z_i that x' most probably belongs to (section 3.1):
+
+    i* = argmax_i g(z_i, x'),   beta = g(z_i*, x')
+
+    answer = base(x')                         if beta < threshold
+             counterfactual(z_i*, x')         otherwise
+
+Here the cache is the edit memory, g is the editor's scope classifier with the threshold it was calibrated for (the paper
+takes 0.5), and the counterfactual model is `memedit.counterfactual`. SERAC answers from one edit: it follows no chains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memedit.answer import Answer
+from memedit.counterfactual import answer_text
+from memedit.strategies.base import Resolution, Step, Steps, retrieve
+from memedit.strategies.direct import ask_base
+from memedit.strategies.walk import edit_hop
+
+if TYPE_CHECKING:
+    from memedit.memory.memory import MemoryView
+
+
+@dataclass(frozen=True, slots=True)
+class Serac:
+    """The nearest edit in scope and the counterfactual model; out of scope the base model, byte for byte."""
+
+    @property
+    def name(self) -> str:
+        """``serac``."""
+        return "serac"
+
+    def __call__(self, question: str, view: MemoryView) -> Steps:
+        """See `memedit.strategies.base.Strategy`."""
+        found = yield from self.resolve(question, view)
+        if not found.facts:
+            return (yield from ask_base(question, self.name, found.probability))
+        text = yield from answer_text(question, found.facts, found.hops, view)
+        return Answer(question, text, found.hops, found.facts, found.probability, self.name, found.planner)
+
+    def resolve(self, question: str, view: MemoryView) -> Step[Resolution]:
+        """See `memedit.strategies.base.Resolver`."""
+        if len(view) == 0:
+            return Resolution()
+        best = next(iter((yield from retrieve(view, question, k=1))), None)
+        if best is None:
+            return Resolution()
+        if not best.in_scope:
+            return Resolution(probability=1.0 - best.probability)
+        hops = () if best.fact.is_free_text else (edit_hop(view, best.fact, best.probability),)
+        return Resolution((best.fact,), hops, best.probability, "scope")

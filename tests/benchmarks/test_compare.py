@@ -1,0 +1,114 @@
+"""`memedit compare`: the grid is run once, goes on, and comes to one report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from memedit.cli import app
+from memedit.commands.compare import sizes
+from memedit.errors import BadDataFile, InvalidSpec
+from memedit.evaluation.compare import Grid, compare, make_grid, tables
+from memedit.evaluation.remembered import RememberedModel
+from tests.benchmarks.single_hop import COUNTERFACT, Reader
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "counterfact.json"
+    path.write_text(json.dumps(COUNTERFACT), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+def run(grid: Grid, reader: Reader, **options: Any) -> dict[str, Any]:
+    return compare(grid, command=["memedit", "compare"], load_model=lambda _: RememberedModel(reader), **options)
+
+
+def grid(data: Path, **options: Any) -> Grid:
+    options = {"strategies": ["base"], "edits": [1, 2, 1000], "model": "scripted", **options}
+    return make_grid(data, data.parent / "out", **options)
+
+
+def test_the_grid_comes_to_one_report(data: Path, reader: Reader) -> None:
+    report = run(grid(data), reader)
+
+    out = data.parent / "out"
+    assert [(cell["strategy"], cell["edits_per_memory"]) for cell in report["cells"]] == [
+        ("base", 1), ("base", 2), ("base", "all"),
+    ]  # fmt: skip
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "benchmarks.counterfact" in text
+    assert "--edits all" in text
+    assert report["data_sha256"] in text
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["cases"] == 3
+    assert (out / "accuracy.png").stat().st_size > 0
+    assert (out / "cost.png").stat().st_size > 0
+    assert len(tables(report)) == 3
+
+
+def test_what_was_run_is_not_run_again(data: Path, reader: Reader) -> None:
+    run(grid(data), reader)
+    out = data.parent / "out"
+    (out / "base-2.json").unlink()
+    before = {name: (out / name).stat().st_mtime_ns for name in ("base-1.json", "base-all.json")}
+
+    again = run(grid(data), reader)
+
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    assert (out / "base-2.json").is_file()
+    assert len(again["cells"]) == 3
+
+
+def test_all_and_more_edits_than_cases_are_one_run(data: Path) -> None:
+    assert [cell.edits for cell in grid(data, edits=[1, 3, 100, None]).cells(3)] == [1, None]
+
+
+def test_results_of_another_comparison_are_kept(data: Path, reader: Reader) -> None:
+    run(grid(data, edits=[1]), reader)
+
+    with pytest.raises(BadDataFile, match="another comparison"):
+        run(grid(data, edits=[1], seed=5), reader)
+
+    assert run(grid(data, edits=[1], seed=5), reader, fresh=True)["seed"] == 5
+
+
+def test_an_unknown_name_is_refused_before_anything_is_run(data: Path, reader: Reader) -> None:
+    with pytest.raises(InvalidSpec, match="psychic"):
+        run(grid(data, strategies=["base", "psychic"]), reader)
+
+    assert not reader.prompts
+
+
+def test_the_command(data: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memedit.models.load_model", lambda spec: reader)
+    words = [
+        "compare",
+        "--data",
+        str(data),
+        "--strategies",
+        "base",
+        "--edits",
+        "1",
+        "--out",
+        str(data.parent / "report"),
+    ]
+
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 0, result.output
+    assert "edit success (ES)" in result.stdout
+    assert (data.parent / "report" / "report.md").is_file()
+
+
+def test_numbers_of_edits() -> None:
+    assert sizes("1, 10,all") == [1, 10, None]
+    assert CliRunner().invoke(app, ["compare", "--data", __file__, "--edits", "0"]).exit_code == 2

@@ -1,0 +1,104 @@
+"""What stands between a run and the model: a model that remembers, a strategy and edited weights behind one interface."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from memedit import MemEditor
+from memedit.errors import InvalidEdit
+from memedit.evaluation.figures import figures
+from memedit.evaluation.method import Ask, MemoryMethod, Seen
+from memedit.evaluation.options import Options
+from memedit.evaluation.remembered import RememberedModel
+from memedit.evaluation.run import run
+from memedit.evaluation.weights import WeightsMethod
+from memedit.memory.memory import EditMemory
+from memedit.models.base import Completion, Prompt, Sampling
+from memedit.strategies.direct import base_prompt
+from tests.benchmarks.single_hop import COUNTERFACT, ZSRE, Named, Reader
+
+if TYPE_CHECKING:
+    from memedit.parametric.edits import WeightEdit
+    from memedit.parametric.model import ParametricModel
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+def test_a_remembered_model_is_asked_once_and_tells_what_that_saved(reader: Reader) -> None:
+    model = RememberedModel(reader)
+    prompt = base_prompt("Who?")
+
+    first = model.generate([prompt, prompt], Sampling(max_tokens=8))
+    again = model.generate([base_prompt("Who?")], Sampling(max_tokens=8))
+    model.generate([prompt], Sampling(max_tokens=9))
+
+    assert first == again * 2
+    assert len(reader.prompts) == 2
+    assert math.isfinite(model.saved_seconds)
+    assert model.saved_seconds > 0
+    assert model.score([("a", " b")] * 2) == model.score([("a", " b")]) * 2
+    assert reader.scored == [("a", " b")]
+
+
+def test_a_method_says_what_an_answer_was_written_under(reader: Reader) -> None:
+    with EditMemory(embed_on_write=False) as memory:
+        method = MemoryMethod(MemEditor(RememberedModel(reader), memory, strategy=Named()))
+        assert method.edit([]) == 0
+
+        [reply] = method.answer([Ask((0, 0), "Low Tide is by")])
+
+    assert (reply.text, reply.scored_under) == ("Jon Dahl wrote it.", "Low Tide is by")
+    assert method.score(Seen((0, 0)), [("Low Tide is by", " Jon")])[0].greedy
+
+
+class Weights(Reader):
+    """Stands for a model whose weights are edited: it says the target of the last edit it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[tuple[str, ...]] = []
+
+    def hold(self, edits: Sequence[WeightEdit]) -> None:
+        self.held.append(tuple(edit.target for edit in edits))
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+        return [Completion(self.held[-1][-1], 5, 2) for _ in prompts]
+
+
+def test_a_parametric_method_holds_the_edits_of_one_memory_at_a_time(tmp_path: Path, reader: Reader) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(COUNTERFACT), encoding="utf-8")
+    weights = Weights()
+    method = WeightsMethod(cast("ParametricModel", weights))
+
+    options = Options("counterfact", data, tmp_path / "out.json", edits=1)
+    result: dict[str, Any] = figures(run(options, method, RememberedModel(reader)))
+
+    assert sorted(weights.held) == [("Ana Ruiz",), ("Ito Kana",), ("Mirela Toma",)], "each is put in once"
+    assert method.edits_made == 3
+    assert result["generated"]["edit_success"] == 1.0
+    assert result["generated"]["exact_invariance"] == 0.0
+    assert result["teacher_forced"]["edit_success"] == 0.0, "its probabilities are those of the weights"
+    assert result["teacher_forced"]["exact_invariance"] == 1.0
+
+
+def test_an_edit_whose_subject_is_not_in_its_prompt_is_named_by_file_and_row(tmp_path: Path, reader: Reader) -> None:
+    row = {**ZSRE[0], "subject": "Kite Season"}
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([row]), encoding="utf-8")
+
+    with pytest.raises(InvalidEdit, match=r"data\.json, row 1, field 'subject'.*Kite Season"):
+        run(
+            Options("zsre", data, tmp_path / "out.json"),
+            WeightsMethod(cast("ParametricModel", Weights())),
+            RememberedModel(reader),
+        )
