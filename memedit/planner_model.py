@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Questions that are read at once; more would only pad more."""
+LIKENESS = 30.0
+"""How much of a plan with an untrained relation is the likeness of its nested question: log-probability per unit of cosine."""
 _FEW = 3
 """Further phrases and questions of a relation that describe it besides the canonical ones."""
 
@@ -63,11 +65,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The catalogue as the network sees it: relation ids, and how the network knows them."""
+    """The catalogue as the network sees it: relation ids, how the network knows them, and whether it was trained on all."""
 
     relations: tuple[Relation, ...]
     index: dict[str, int]
     known: Relations
+    trained: bool
 
     def named(self, chain: Sequence[int]) -> Chain:
         """Relation ids of indices."""
@@ -116,7 +119,8 @@ class TrainedPlanner:
                 encoded = self._read(tokens)
                 spans = best_spans(net.span_logits(encoded, tokens.mask))
                 memories = net.memories(encoded, spans.first, spans.last)
-                guesses = search(net, memories, tokens.mask, table.known, keep=self._plans + 1)
+                keep = self._plans if table.trained else 2 * self._plans
+                guesses = search(net, memories, tokens.mask, table.known, keep=keep + 1)
                 for at, row in enumerate(rows):
                     first, last = int(spans.first[at]), int(spans.last[at])
                     certainty = float(spans.log_probability[at])
@@ -126,11 +130,12 @@ class TrainedPlanner:
                     if first == 0 or nothing > self.calibration.nothing:
                         continue
                     text = questions[row][0][slice(*span)]
-                    plans[row] = [
+                    found = [
                         Plan(text, span, table.named(guess.chain), self.calibration(guess.score + certainty))
                         for guess in guesses[at]
                         if guess.chain
-                    ][: self._plans]
+                    ]
+                    plans[row] = self._look_again(questions[row][0], found)[: self._plans]
         return plans
 
     def score(self, requests: Sequence[ScorePaths]) -> list[list[float]]:
@@ -155,6 +160,31 @@ class TrainedPlanner:
                 for row, certainty, some in zip(rows, about.tolist(), logs, strict=True):
                     scores[row] = [self.calibration(log + certainty) for log in some]
         return scores
+
+    def _look_again(self, question: str, plans: list[Plan]) -> list[Plan]:
+        """The plans with their probability shared out anew where one has a relation that the network was not trained on.
+
+        The sentence encoder, which knows no relations, says how near each plan's nested question is to the question.
+        """
+        if all(relation in self._trained for plan in plans for relation in plan.relations):
+            return plans
+        import torch
+
+        _, _, describer = self._loaded()
+        vectors = describer.embed([question, *(self._nested(plan) for plan in plans)])
+        before = torch.tensor([plan.confidence for plan in plans], dtype=torch.float64)
+        weights = before * (LIKENESS * (vectors[1:] @ vectors[0])).double().exp()
+        after = (weights * (before.sum() / weights.sum())).clamp(max=1.0).tolist()
+        again = [plan._replace(confidence=probability) for plan, probability in zip(plans, after, strict=True)]
+        return sorted(again, key=lambda plan: -plan.confidence)
+
+    def _nested(self, plan: Plan) -> str:
+        """What a plan asks, as one question: "What is the capital of the country of Ada Lovelace?"."""
+        *inner, last = (self._catalogue.get(relation) for relation in plan.relations)
+        denoted = plan.start
+        for relation in inner:
+            denoted = relation.denote(denoted)
+        return last.ask(denoted)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tokens]]:
         """Rows of `texts` of about the same length, and their tokens."""
@@ -209,7 +239,8 @@ class TrainedPlanner:
             vectors = describer.describe([description(relation) for relation in relations])
             unseen = [0.0 if relation.id in self._trained else self._unseen_bonus for relation in relations]
             known = Relations(vectors, torch.tensor(unseen))
-            table = _Table(relations, {relation.id: at for at, relation in enumerate(relations)}, known)
+            index = {relation.id: at for at, relation in enumerate(relations)}
+            table = _Table(relations, index, known, trained=self._trained.issuperset(index))
             self._table = table
         return net, table
 

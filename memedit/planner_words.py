@@ -108,19 +108,22 @@ class Describer:
         vectors = self.encode([text for texts in relations for text in texts])
         return torch.stack([part.mean(0) for part in torch.split(vectors, [len(texts) for texts in relations])])
 
-    @torch.inference_mode()
     def encode(self, texts: Sequence[str], size: int = 64) -> Tensor:
-        """Unit vectors of texts, [n, 384]; ``{subject}`` and ``{x}`` in them read "X"."""
+        """Unit vectors of texts, [n, 384], which are kept; ``{subject}`` and ``{x}`` in them read "X"."""
         plain = [text.replace("{subject}", "X").replace("{x}", "X") for text in texts]
         new = [text for text in dict.fromkeys(plain) if text not in self._known]
         for at in range(0, len(new), size):
             some = new[at : at + size]
-            tokens = self._vocabulary.tokenise(some)
-            encoded = self._reader()(self._vocabulary.look_up(tokens.ids), tokens.mask)
-            weights = tokens.mask[:, :, None].float()
-            means = F.normalize((encoded * weights).sum(1) / weights.sum(1), dim=-1)
-            self._known.update(zip(some, means.unbind(), strict=True))
+            self._known.update(zip(some, self.embed(some).unbind(), strict=True))
         return torch.stack([self._known[text] for text in plain])
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors of texts, [n, 384], as one batch."""
+        tokens = self._vocabulary.tokenise(texts)
+        encoded = self._reader()(self._vocabulary.look_up(tokens.ids), tokens.mask)
+        weights = tokens.mask[:, :, None].float()
+        return F.normalize((encoded * weights).sum(1) / weights.sum(1), dim=-1)
 
     def _reader(self) -> Encoder:
         if self._encoder is None:
