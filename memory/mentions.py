@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from memedit.errors import InvalidFact
 from memedit.memory.entities import normalise
 
 Span = tuple[int, int]
@@ -72,8 +73,15 @@ def _candidates(text: str, words: _Words, first: int, known: Callable[[str], boo
             inner = end > first and words.possessive[end] and known(keys[begin : ends[end - 1]])
             if not inner and (key not in _FUNCTION_WORDS or (first > 0 and not text[start].islower())):
                 yield end
-        elif marked and known(normalise(text[start : words.spans[end][1]])):
+        elif marked and _is_known(text[start : words.spans[end][1]], known):
             yield end
+
+
+def _is_known(name: str, known: Callable[[str], bool]) -> bool:
+    try:
+        return known(normalise(name))
+    except InvalidFact:  # a question may hold control characters and be of any length; a name may not
+        return False
 
 
 def _cut(text: str) -> _Words:

@@ -934,3 +934,11 @@ def test_threads_may_write_retract_undo_and_read_at_once(tmp_path: Path) -> None
         everything = memory.history()
     with EditMemory(tmp_path / "facts.db", embedder=HashEmbedder()) as memory:
         assert memory.history() == everything
+
+
+@pytest.mark.parametrize("text", ["a-\nha is a band", "a-ha\x00 is a band", "man-in-\nthe-middle\tattacks", "a-" + "x" * 2_000])
+def test_a_text_may_hold_what_no_name_may(memory: EditMemory, text: str) -> None:
+    memory.assert_fact(FactInput(subject="a-ha", relation="P495", object="Norway"))
+    memory.assert_fact(FactInput(subject="x" * 900, relation="P495", object="Norway"))
+
+    assert [mention.key for mention in memory.view().mentions(text)] in ([], ["a ha"], ["ha"], ["a-ha"])
