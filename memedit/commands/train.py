@@ -34,6 +34,9 @@ Start = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Makes the run repeatable.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to PyTorch.")]
+Bfloat16 = Annotated[
+    bool, typer.Option("--bfloat16", help="Compute in bfloat16: faster where the processor has the instructions.")
+]
 Share = Annotated[
     float, typer.Option("--held-out", min=0.0, max=0.9, help="Share that is measured on and never trained on.")
 ]
@@ -52,6 +55,9 @@ def planner(
         list[str] | None, typer.Option("--left-out", metavar="ID", help="Relation to leave out; may be repeated.")
     ] = None,
     start: Start = None,
+    rate: Annotated[
+        float, typer.Option("--rate", help="Highest learning rate of the encoder; a fifth of the rest's.")
+    ] = 2e-4,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +66,7 @@ def planner(
     from memedit.training.planner import TrainConfig
     from memedit.training.planner_run import train_planner
 
-    config = TrainConfig(steps=steps, seed=seed, threads=threads)
+    config = TrainConfig(steps=steps, seed=seed, threads=threads, encoder_rate=rate, decoder_rate=5 * rate)
     report = train_planner(data, out, config=config, held_out=held_out, left_out=left_out or (), start=start)
     figures = ("subject_accuracy", "chain_accuracy", "chain_top5", "plan_accuracy", "expected_calibration_error")
     _tell(report, figures, out, as_json)
@@ -76,8 +82,11 @@ def scope(
         int, typer.Option("--held-out", min=1, help="Edits drawn to calibrate on, and as many to report on.")
     ] = 2_500,
     layers: Annotated[int, typer.Option("--layers", min=1, max=6, help="Layers of the network.")] = 4,
+    mined: Annotated[int, typer.Option("--mined", min=0, help="Texts for which near facts are looked up.")] = 8_000,
+    facts: Annotated[int, typer.Option("--facts", min=1, help="Facts they are looked up among.")] = 12_000,
     start: Start = None,
     threads: Threads = 0,
+    bfloat16: Bfloat16 = False,
     as_json: Json = False,
 ) -> None:
     """Train the scope classifier: is a text about an edit?"""
@@ -85,8 +94,9 @@ def scope(
     from memedit.training.scope import ScopeTraining, train_scope
 
     how = ScopeTraining(
-        seed=seed, edits=edits, held_out=held_out, layers=layers, start=str(start or ""), threads=threads
-    )
+        seed=seed, edits=edits, held_out=held_out, layers=layers, mined=mined, facts=facts, start=str(start or ""),
+        threads=threads, bfloat16=bfloat16,
+    )  # fmt: skip
     report = train_scope(data, out, how)
     _plot_scope(report, out)
     _tell(report, ("in_scope", "expected_calibration_error"), out, as_json)
@@ -101,9 +111,7 @@ def counterfactual(
     held_out: Share = 0.2,
     start: Start = None,
     threads: Threads = 0,
-    bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Compute in bfloat16: faster where the processor has the instructions.")
-    ] = False,
+    bfloat16: Bfloat16 = False,
     as_json: Json = False,
 ) -> None:
     """Train the counterfactual model: an adapter that answers from an edit what is not simply its object."""

@@ -1,6 +1,7 @@
 """``memedit train planner``: reads the data, trains, measures on held-out cases, calibrates, and writes everything down.
 
-With ``held_out=0`` every case is trained on, as for the weights that ship; pass the calibration of an earlier, held-out run then.
+With ``held_out=0`` every case is trained on, as for the weights that ship; the calibration is then that of the weights that the
+run starts from, which an earlier run has held cases out for.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def train_planner(
         held_out: Share of the cases to measure on and never train on, in [0, 1).
         left_out: Relations that no question or description of the training mentions; what is measured are the cases with one.
         start: Folder of weights to start from, instead of the sentence encoder.
-        calibration: Used where nothing is held out to calibrate on.
+        calibration: Used where nothing is held out to calibrate on; that of `start` if None.
         catalogue: Relations to plan with; the built-in ones if None.
         resume: Whether to go on from a checkpoint in `out` made with the same settings.
         progress: Whether to show a progress bar.
@@ -111,7 +112,7 @@ def train_planner(
             calibration = calibrate(TrainedPlanner(catalogue, folder), held, memory.view())
             _set_calibration(folder, calibration)
             report["held_out"] = evaluate(TrainedPlanner(catalogue, folder), held, memory.view()).to_dict()
-    elif calibration is not None:
+    elif calibration := calibration or _calibration_of(start):
         _set_calibration(folder, calibration)
     write_report(out, report, trainer.losses)
     return report
@@ -168,6 +169,13 @@ def _export_descriptions(catalogue: Catalogue, folder: Path) -> None:
         {text.replace("{subject}", "X"): vector.clone() for text, vector in zip(texts, vectors, strict=True)},
         folder / "descriptions.safetensors",
     )
+
+
+def _calibration_of(folder: str | Path | None) -> Calibration | None:
+    if folder is None:
+        return None
+    config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    return Calibration(**config["calibration"]) if "calibration" in config else None
 
 
 def _set_calibration(folder: Path, calibration: Calibration) -> None:
