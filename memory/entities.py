@@ -66,6 +66,7 @@ class EntityTable:
         self._aliases: dict[str, _Alias] = {}
         self._by_entity: dict[str, list[str]] = {}
         self._types: dict[str, EntityType] = {}
+        self._loose: dict[str, str] = {}
 
     @classmethod
     def builtin(cls) -> EntityTable:
@@ -83,6 +84,15 @@ class EntityTable:
         while (alias := self._find(key)) is not None and (not alias.exact_case or _is_upper(written)):
             key = written = alias.entity
         return key
+
+    def loosely(self, name: str) -> str | None:
+        """What a name that means several things mostly means ("football": "association football"), or None.
+
+        Raises:
+            InvalidFact: The name is empty, too long, or holds control characters.
+        """
+        own = self._loose.get(normalise(name))
+        return self._parent.loosely(name) if own is None and self._parent is not None else own
 
     def add_alias(self, entity: str, alias: str) -> None:
         """Make `alias` another name of `entity`. Adding it again changes nothing.
@@ -148,6 +158,7 @@ def _builtin() -> EntityTable:
     data = tomllib.loads(text)
     exact_case = frozenset(cast("list[str]", data.pop("exact_case")))
     table = EntityTable()
+    table._loose = {normalise(name): meant for name, meant in cast("dict[str, str]", data.pop("loose")).items()}
     for kind in get_args(EntityType):
         for entity, aliases in cast("dict[str, list[str]]", data.get(kind, {})).items():
             key = normalise(entity)

@@ -71,6 +71,22 @@ class MemoryView:
         with self._state.lock:
             return self._key(name)
 
+    def known_as(self, name: str) -> str:
+        """The name under which this view knows what somebody calls `name`.
+
+        It is `name` itself, unless no fact shown is about anything of that name, and there are facts about what the name
+        loosely means: "football" is association football where nothing else is called football.
+        """
+        key = self._key(name)
+        if key is None:
+            return name
+        with self._state.lock:
+            space, moment = self._space(), self._moment()
+            meant = space.entities.loosely(name)
+            if meant is None or self._has(space, key, moment):
+                return name
+            return meant if self._has(space, space.entities.resolve(meant), moment) else name
+
     def lookup(self, subject: str, relation: str) -> tuple[Fact, ...]:
         """The live facts of a slot.
 

@@ -169,7 +169,7 @@ class Walk:
                 break
             label = view.catalogue.get(relation).label
             hops.append(Hop(entity, relation, label, belief, "belief", probability=candidate.probability))
-            entity = belief
+            entity = view.known_as(belief)
             if rest:
                 done = tuple(hop.relation for hop in hops)
                 rest = yield from self._reweigh(question, view, candidate, done, entity, rest)

@@ -32,9 +32,10 @@ Y2020, Y2021, Y2022, Y2023 = (datetime(year, 1, 1, tzinfo=UTC) for year in (2020
 HALF_A_YEAR = timedelta(days=180)
 
 
-@pytest.fixture
-def memory() -> Iterator[EditMemory]:
-    with EditMemory(embedder=HashEmbedder()) as opened:
+@pytest.fixture(params=["sqlite", "postgres"])
+def memory(request: pytest.FixtureRequest) -> Iterator[EditMemory]:
+    place = ":memory:" if request.param == "sqlite" else request.getfixturevalue("postgres").new_url()
+    with EditMemory(place, embedder=HashEmbedder()) as opened:
         yield opened
 
 
@@ -936,9 +937,22 @@ def test_threads_may_write_retract_undo_and_read_at_once(tmp_path: Path) -> None
         assert memory.history() == everything
 
 
-@pytest.mark.parametrize("text", ["a-\nha is a band", "a-ha\x00 is a band", "man-in-\nthe-middle\tattacks", "a-" + "x" * 2_000])
+@pytest.mark.parametrize(
+    "text", ["a-\nha is a band", "a-ha\x00 is a band", "man-in-\nthe-middle\tattacks", "a-" + "x" * 2_000]
+)
 def test_a_text_may_hold_what_no_name_may(memory: EditMemory, text: str) -> None:
     memory.assert_fact(FactInput(subject="a-ha", relation="P495", object="Norway"))
     memory.assert_fact(FactInput(subject="x" * 900, relation="P495", object="Norway"))
 
     assert [mention.key for mention in memory.view().mentions(text)] in ([], ["a ha"], ["ha"], ["a-ha"])
+
+
+def test_a_loose_name_stands_for_what_it_mostly_means_until_something_bears_it(memory: EditMemory) -> None:
+    assert memory.view().known_as("football") == "football"
+
+    memory.assert_fact(FactInput(subject="association football", relation="P495", object="Hong Kong"))
+    assert memory.view().known_as("Football") == "association football"
+
+    memory.assert_fact(FactInput(subject="football", relation="P495", object="Turkey"))
+    assert memory.view().known_as("football") == "football"
+    assert memory.view().known_as("\0") == "\0"
