@@ -21,7 +21,7 @@ import numpy.typing as npt
 from memedit.errors import ModelNotFound
 from memedit.memory.embedder import Embedder
 from memedit.memory.fact import Fact
-from memedit.scope_text import Encoded, FactText, PairReader, mentions, words
+from memedit.scope_text import Encoded, FactText, PairReader, mentions, variant, words
 from memedit.strategies.base import Scoped
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def shortlist(view: MemoryView, text: str, hits: Sequence[tuple[Fact, float]]) -
     for key, (fact, score) in scores.items():
         literal = mentions(text, fact.subject) if fact.subject else []
         span = spans.get(key)
+        if span is None and not literal and fact.subject:
+            span = variant(text, fact.subject)
         if span is None and literal and all(_inside(one, longest) for one in literal):
             continue  # what the text names is another, longer-named entity of the memory
         read = text

@@ -27,6 +27,8 @@ MAX_FACT = 48
 """Most tokens of a fact's statement that are read."""
 
 _CLS, _SEP, _MARKER = 101, 102, 2
+_LEAST_WORDS = 2
+"""Words of the shortest name that has variants."""
 _WORD = re.compile(r"\w+")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ufaff]")
 
@@ -111,6 +113,47 @@ def _pattern(name: str) -> re.Pattern[str] | None:
 def words(text: str) -> list[str]:
     """The words of a text, folded."""
     return _WORD.findall(fold(text))
+
+
+def variant(text: str, name: str) -> Span | None:
+    """Where a text writes a person's name otherwise: without a middle initial or with one, or with the last name first.
+
+    Examples:
+        >>> variant("The occupation of Mohamed Elsayed is", "Mohamed E. Elsayed")
+        (18, 33)
+        >>> variant("Who employs Lindqvist, Mira?", "Mira Lindqvist")
+        (12, 27)
+        >>> variant("Who makes the iPhone X?", "iPhone") is None
+        True
+    """
+    own = words(name)
+    if len(_without_initials(own)) < _LEAST_WORDS:
+        return None
+    found = list(_WORD.finditer(fold(text)))
+    for first in range(len(found)):
+        for last in range(first + 1, min(len(found), first + len(own) + 2)):
+            inside = [match.group() for match in found[first : last + 1]]
+            start, end = found[first].start(), found[last].end()
+            if _are_variants(inside, own):
+                return start, end
+            comma = text.find(",", start, end)
+            if comma >= 0:
+                at = sum(match.end() <= comma for match in found[first : last + 1])
+                if _are_variants(inside[at:] + inside[:at], own):
+                    return start, end
+    return None
+
+
+def _are_variants(one: list[str], other: list[str]) -> bool:
+    """Whether two names differ in initials that one of them leaves out, and in nothing else."""
+    plain, shared = _without_initials(one), _without_initials(other)
+    initials, others = set(one) - set(plain), set(other) - set(shared)
+    return plain == shared and (initials <= others or others <= initials)
+
+
+def _without_initials(parts: list[str]) -> list[str]:
+    """The words of a name without single letters between others."""
+    return [part for at, part in enumerate(parts) if len(part) > 1 or at in (0, len(parts) - 1)]
 
 
 class PairReader:

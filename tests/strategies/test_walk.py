@@ -91,6 +91,15 @@ def test_a_belief_that_the_model_does_not_stand_by_leads_to_no_edit(editor: MemE
     assert not MemEditor(ScriptedModel(guess), editor.memory).ask(question).in_scope
 
 
+@pytest.mark.parametrize("written", ["Mohamed Elsayed", "Elsayed, Mohamed", "Mohamed E Elsayed"])
+def test_a_name_without_its_initial_or_turned_round_is_the_same_person(editor: MemEditor, written: str) -> None:
+    editor.add_fact("Mohamed E. Elsayed", "occupation", "ferryman")
+
+    assert editor.ask(f"What is the occupation of {written}?").text == "ferryman"
+    assert not editor.ask(f"Where was {written} born?").in_scope
+    assert not editor.ask("What is the occupation of Mohamed F. Elsayed?").in_scope
+
+
 def test_out_of_scope_the_base_model_gets_the_bare_question(editor: MemEditor) -> None:
     editor.add_fact("France", "capital", "Lyon")
 
