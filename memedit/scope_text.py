@@ -116,15 +116,17 @@ def words(text: str) -> list[str]:
 
 
 def variant(text: str, name: str) -> Span | None:
-    """Where a text writes a person's name otherwise: without a middle initial or with one, or with the last name first.
+    """Where a text writes a person's name otherwise: without a middle initial, or with the last name first.
+
+    Not with an initial more: George P. Bush is another than George Bush.
 
     Examples:
         >>> variant("The occupation of Mohamed Elsayed is", "Mohamed E. Elsayed")
         (18, 33)
         >>> variant("Who employs Lindqvist, Mira?", "Mira Lindqvist")
         (12, 27)
-        >>> variant("Who makes the iPhone X?", "iPhone") is None
-        True
+        >>> variant("Who makes the iPhone X?", "iPhone"), variant("Where was George P. Bush born?", "George Bush")
+        (None, None)
     """
     own = words(name)
     if len(_without_initials(own)) < _LEAST_WORDS:
@@ -144,11 +146,10 @@ def variant(text: str, name: str) -> Span | None:
     return None
 
 
-def _are_variants(one: list[str], other: list[str]) -> bool:
-    """Whether two names differ in initials that one of them leaves out, and in nothing else."""
-    plain, shared = _without_initials(one), _without_initials(other)
-    initials, others = set(one) - set(plain), set(other) - set(shared)
-    return plain == shared and (initials <= others or others <= initials)
+def _are_variants(written: list[str], name: list[str]) -> bool:
+    """Whether what is written differs from the name in initials that it leaves out, and in nothing else."""
+    plain, full = _without_initials(written), _without_initials(name)
+    return plain == full and set(written) - set(plain) <= set(name) - set(full)
 
 
 def _without_initials(parts: list[str]) -> list[str]:

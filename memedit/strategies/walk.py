@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 RETRIEVED = 16
 """Edits asked of the scope classifier."""
+TOGETHER = 0.5
+"""Sum of the log-odds of scope classifier and path scorer from which an edit counts as in scope."""
 NEAR = 8
 """Edits whose question forms the base model sees when it plans."""
 CHOICES = 60
@@ -201,22 +203,30 @@ class Walk:
 
 
 def one_hop_by_scope(view: MemoryView, candidates: Sequence[Candidate], scoped: Sequence[Scoped]) -> list[Candidate]:
-    """The candidates, those of a single edited hop with the scope classifier's probability, and only where in scope.
+    """The candidates, those of a single edited hop only where the edit is in scope, with the classifier's probability.
 
     Whether a question is about one edit is what the classifier was trained for, with hard negatives; the path scorer
-    compares chains and has to prefer one of them.
+    compares chains and has to prefer one of them. It is heard where the classifier is in doubt and the scorer is not: their
+    log-odds are added, as if they erred independently.
     """
     judged = {one.fact.id: one for one in scoped}
     kept = []
     for candidate in candidates:
         if candidate.edited == len(candidate.chain) == 1:
-            found = [judged.get(fact.id) for fact in view.lookup(candidate.start.name, candidate.chain[0])]
-            inside = [one.probability for one in found if one is not None and one.in_scope]
-            if not inside:
+            facts = view.lookup(candidate.start.name, candidate.chain[0])
+            likeliest = max((judged[fact.id] for fact in facts if fact.id in judged), default=None, key=_probability)
+            if likeliest is None:
                 continue
-            candidate = replace(candidate, probability=max(inside))
+            together = log_odds(likeliest.probability) + log_odds(candidate.probability)
+            if not likeliest.in_scope and together < TOGETHER:
+                continue
+            candidate = replace(candidate, probability=max(likeliest.probability, 1 / (1 + math.exp(-together))))
         kept.append(candidate)
     return kept
+
+
+def _probability(scoped: Scoped) -> float:
+    return scoped.probability
 
 
 def plan_with_model(question: str, view: MemoryView, plans: Sequence[Plan]) -> Step[list[Plan]]:
