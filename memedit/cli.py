@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from memedit import __version__
-from memedit.commands import checks, compare, facts, questions, show, transfer
+from memedit.commands import checks, compare, facts, operations, questions, serve, show, transfer
 from memedit.commands.session import Session
 from memedit.commands.train import train
 from memedit.errors import IndexRebuilt, MemEditError, MissingExtra, ModelError, StoreError
@@ -152,12 +152,18 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "relations": facts.relations,
     "import": transfer.import_facts,
     "export": transfer.export_facts,
+    "backup": operations.backup,
+    "restore": operations.restore,
+    "verify": operations.verify,
+    "serve": serve.serve,
+    "mcp": serve.mcp,
     "demo": checks.demo,
     "doctor": checks.doctor,
     "compare": compare.compare,
 }
 for name, command in _COMMANDS.items():
     app.command(name, epilog=_EPILOG)(command)
+app.add_typer(serve.keys, name="keys")
 app.add_typer(train, name="train")
 
 

@@ -14,7 +14,7 @@ from memedit.answer import Hop
 from memedit.errors import InvalidQuestion
 from memedit.memory.fact import Fact
 from memedit.models.base import Completion, LanguageModel, Message, Prompt, Sampling, Score
-from memedit.prompts import render
+from memedit.prompts.data import facts_note
 from memedit.strategies.driver import run_each
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def edited_prompt(prompt: Prompt, found: Resolution) -> Prompt:
     """
     if not found.facts:
         return prompt
-    note = render("chat.jinja", statements=[fact.statement for fact in found.facts], hops=found.hops)
+    note = facts_note([fact.statement for fact in found.facts], found.hops)
     if isinstance(prompt, str):
         return f"{note}\n\n{prompt}"
     place = _last_user(prompt)

@@ -113,6 +113,24 @@ class StoreBusy(StoreError, TimeoutError):
     """Another process held the database longer than the timeout."""
 
 
+class StoreUnavailable(StoreError, ConnectionError):
+    """The database server cannot be reached, or the connection to it broke."""
+
+
+class PositionNotReached(StoreError, TimeoutError):
+    """This process has not seen the log as far as a read asked for, within the time it was given.
+
+    Args:
+        asked: The log position asked for.
+        reached: The position that was reached.
+    """
+
+    def __init__(self, problem: str, mend: str = "", *, asked: int = 0, reached: int = 0) -> None:
+        super().__init__(problem, mend)
+        self.asked = asked
+        self.reached = reached
+
+
 class IndexRebuilt(UserWarning):
     """The vector index was missing, damaged or behind and was rebuilt from the log. A notice; nothing was lost."""
 
@@ -142,6 +160,45 @@ class BadModelResponse(ModelError, ValueError):
 
 class PromptTooLong(ModelError, ValueError):
     """The prompt and the answer do not fit the model's context window."""
+
+
+# -- the server ----------------------------------------------------------------------------------------------
+
+
+class Unauthenticated(MemEditError, PermissionError):
+    """A request without an API key, or with one that is not, or no longer, known."""
+
+
+class AccessDenied(MemEditError, PermissionError):
+    """The API key's role or namespaces do not cover what was asked for."""
+
+
+class RequestTooLarge(MemEditError, ValueError):
+    """A request with more bytes than are accepted."""
+
+
+class InvalidRequest(MemEditError, ValueError):
+    """A request that cannot be read: it is no JSON, or a field is missing or of the wrong kind.
+
+    Args:
+        field: The field at fault, where one can be named.
+    """
+
+    def __init__(self, problem: str, mend: str = "", *, field: str = "") -> None:
+        super().__init__(problem, mend)
+        self.field = field
+
+
+class TooManyRequests(MemEditError):
+    """More requests than a client may send in the time.
+
+    Args:
+        wait: Seconds until the next one is accepted.
+    """
+
+    def __init__(self, problem: str, mend: str = "", *, wait: float = 1.0) -> None:
+        super().__init__(problem, mend)
+        self.wait = wait
 
 
 # -- weights --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ log. Knows nothing of what a caller may ask for.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +17,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TypeVar
 
-from memedit.errors import UnknownNamespace
+from memedit.errors import PositionNotReached, UnknownNamespace
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.draft import Draft
 from memedit.memory.embedder import Embedder
@@ -28,6 +29,9 @@ from memedit.memory.store import Entry, Store, Transaction
 
 Result = TypeVar("Result")
 Plan = Callable[[Draft, Transaction], Result]
+
+_RECHECK_SECONDS = 0.5
+"""How long news of a commit is relied on to come."""
 
 
 class Engine:
@@ -64,6 +68,7 @@ class Engine:
         self._shipped = {relation.id: relation for relation in Catalogue.default()}
         self._follow_lock = RLock()
         self._converse_cache: tuple[int, dict[str, tuple[str, ...]]] = (-1, {})
+        self._behind = True
         self._store = Store(path, busy_timeout=busy_timeout)
         self.state = State(catalogue)
         self.recall = Recall(self._store, self.state, embedder, self.follow)
@@ -94,6 +99,7 @@ class Engine:
         with self._store.transaction() as transaction:
             for chunk in transaction.entries_after(self.state.position):
                 self.take(chunk)
+            transaction.confine(name)
             space = self.space(name) if existing else self.state.namespace(name)
             draft = Draft(space, transaction.head, self.now())
             result = plan(draft, transaction)
@@ -106,9 +112,36 @@ class Engine:
     def follow(self) -> None:
         """Take in what has been committed since, by this process or by others; cheap where there is nothing."""
         with self._follow_lock:
-            if self._store.changed() or not self.state.position:
-                for chunk in self._store.entries_after(self.state.position):
-                    self.take(chunk)
+            self._behind = self._store.changed() or self._behind
+            if self._behind:
+                self._read_log()
+
+    def reach(self, position: int, timeout: float) -> None:
+        """Take in the log at least as far as `position`, waiting for it where it is not there yet.
+
+        Args:
+            position: A sequence number of the log, e.g. of a receipt.
+            timeout: Seconds to wait at most.
+
+        Raises:
+            PositionNotReached: The log did not come that far in time.
+        """
+        self.follow()
+        deadline = time.monotonic() + timeout
+        while self.state.position < position:
+            with self._follow_lock:
+                self._read_log()  # whether there is news of it or not
+            if self.state.position >= position:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise PositionNotReached(
+                    f"The log has come to position {self.state.position}, not {position}, within {timeout:g} s.",
+                    "Check that the position is one of this memory's, or read again with more time.",
+                    asked=position,
+                    reached=self.state.position,
+                )
+            self._store.wait(min(left, _RECHECK_SECONDS))
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Apply entries of the log to the state, and leave what they record to be indexed."""
@@ -147,6 +180,11 @@ class Engine:
             version, converses = self.state.definitions, _converses(self.catalogue)
             self._converse_cache = version, converses
         return converses.get(relation, ())
+
+    def _read_log(self) -> None:
+        for chunk in self._store.entries_after(self.state.position):
+            self.take(chunk)
+        self._behind = False  # only now: where reading fails, the next read must try again
 
     def close(self) -> None:
         """Save the index if it has grown enough to be worth it, and let go of the database."""

@@ -189,6 +189,7 @@ class Receipt(BaseModel):
         status: ``added``; ``superseded`` (it took the place of `replaced`); ``unchanged`` (it was there already).
         replaced: The facts whose place it took.
         notice: What the caller should know, e.g. that a sentence was kept as free text.
+        position: Log position that holds the write; what `EditMemory.view` takes as `at_least`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -197,6 +198,7 @@ class Receipt(BaseModel):
     status: Literal["added", "superseded", "unchanged"]
     replaced: tuple[Fact, ...] = ()
     notice: str | None = None
+    position: int = 0
 
 
 class Hit(NamedTuple):

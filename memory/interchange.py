@@ -14,12 +14,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Literal, NamedTuple, NoReturn, TextIO, get_args
+from typing import Literal, TextIO, get_args
 
 from memedit.errors import BadDataFile, BadRow, InvalidFact
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.entities import normalise
 from memedit.memory.fact import FREE_TEXT, Fact, FactInput
+from memedit.memory.rows import Row, csv_rows, json_rows, reading
 
 Format = Literal["jsonl", "csv", "mquake", "counterfact", "zsre"]
 """Formats of facts. ``jsonl`` is also read from a JSON array; the last three are read only."""
@@ -55,11 +56,11 @@ def read_facts(
     file = Path(path)
     found = _sniff(file) if format is None else _known(format, get_args(Format))
     if found == "csv":
-        return map(_fact, _csv_rows(file))
+        return map(_fact, csv_rows(file, FIELDS))
     if found == "mquake":
-        return _mquake_facts(_json_rows(file))
+        return _mquake_facts(json_rows(file))
     questions = Catalogue.default() if catalogue is None else catalogue
-    return (_read(row, found, questions) for row in _json_rows(file))
+    return (_read(row, found, questions) for row in json_rows(file))
 
 
 def edit_request(
@@ -82,10 +83,10 @@ def edit_request(
     Raises:
         BadRow: The row is no fact.
     """
-    return _read(_Row(Path(file), row, values), format, catalogue)
+    return _read(Row(Path(file), row, values), format, catalogue)
 
 
-def _read(row: _Row, format: str, catalogue: Catalogue) -> FactInput:  # noqa: A002
+def _read(row: Row, format: str, catalogue: Catalogue) -> FactInput:  # noqa: A002
     if format == "zsre":
         return _zsre_fact(row, catalogue)
     return _counterfact_fact(row) if format == "counterfact" else _fact(row)
@@ -154,22 +155,6 @@ def as_input(fact: Fact) -> FactInput:
     )
 
 
-class _Row(NamedTuple):
-    file: Path
-    number: int
-    values: Mapping[str, object]
-
-    def fail(self, field: str, problem: str, mend: str) -> NoReturn:
-        raise BadRow(problem, mend, row=self.number, source=str(self.file), field=field)
-
-    def text(self, field: str) -> str:
-        """The text of a field that must be there."""
-        value = self.values.get(field)
-        if not isinstance(value, str) or not value.strip():
-            self.fail(field, "There is no text here.", "Every row of this format needs it.")
-        return value
-
-
 # -- formats -------------------------------------------------------------------------------------------------
 
 _SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
@@ -185,10 +170,10 @@ def _sniff(file: Path) -> str:
     """The format of a file, by its name and the keys of its first row."""
     by_name = _SUFFIXES.get(file.suffix.lower())
     if by_name == "csv":
-        with _reading(file):
+        with reading(file):
             return by_name
     try:
-        first = next(_json_rows(file), None)
+        first = next(json_rows(file), None)
     except BadRow as error:
         raise BadDataFile(f"{file} has no format that is known: its first row is not JSON.", _MEND) from error
     if first is None and by_name is not None:
@@ -208,110 +193,10 @@ def _sniff(file: Path) -> str:
 _MEND = f"Facts are JSON Lines or CSV with the fields {', '.join(FIELDS)}, or the edit requests of MQuAKE, CounterFact or zsRE."
 
 
-# -- reading rows --------------------------------------------------------------------------------------------
-
-
-class _reading:  # noqa: N801
-    """Opens a text file; what goes wrong with it becomes `BadDataFile`."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        try:
-            self._stream = file.open(encoding="utf-8-sig", newline="")
-        except OSError as error:
-            raise self._unreadable(str(error.strerror)) from error
-
-    def __enter__(self) -> TextIO:
-        return self._stream
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._stream.close()
-        if isinstance(error, UnicodeDecodeError):
-            raise self._unreadable("it is not UTF-8 text") from error
-        if isinstance(error, OSError):
-            raise self._unreadable(str(error.strerror)) from error
-
-    def _unreadable(self, why: str) -> BadDataFile:
-        return BadDataFile(f"{self._file} cannot be read: {why}.", "Check the path, and save the file as UTF-8.")
-
-
-def _json_rows(file: Path) -> Iterator[_Row]:
-    """The objects of a JSON array or of JSON Lines; a row's number is its place in the array, or its line."""
-    with _reading(file) as stream:
-        head = stream.read(1)
-        while head.isspace():
-            head = stream.read(1)
-        stream.seek(0)
-        if head != "[":
-            yield from _json_lines(file, stream)
-            return
-        try:
-            rows = json.load(stream)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BadDataFile(f"{file} is not JSON: {error}.", "Mend the file, or write one object a line.") from error
-    for number, values in enumerate(rows, 1):
-        yield _object(file, number, values)
-
-
-def _json_lines(file: Path, stream: TextIO) -> Iterator[_Row]:
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            problem = f"The line is not JSON: {error}."
-            raise BadRow(problem, "Write one JSON object a line.", row=number, source=str(file)) from error
-        yield _object(file, number, values)
-
-
-def _object(file: Path, number: int, values: object) -> _Row:
-    if not isinstance(values, dict):
-        raise BadRow("The row is no JSON object.", 'Write it like {"subject": ...}.', row=number, source=str(file))
-    return _Row(file, number, values)
-
-
-def _csv_rows(file: Path) -> Iterator[_Row]:
-    """The rows under the header, numbered as a spreadsheet does: the header is row 1."""
-    with _reading(file) as stream:
-        delimiter = max(",;\t", key=stream.readline().count)
-        stream.seek(0)
-        table = csv.reader(stream, delimiter=delimiter, strict=True)
-        columns: list[str] = []
-        number = 0
-        try:
-            for number, cells in enumerate(table, 1):
-                if not columns:
-                    columns = _header(file, number, cells)
-                elif any(cells):
-                    if len(cells) > len(columns):
-                        problem = f"There are {len(cells)} cells under {len(columns)} columns."
-                        raise BadRow(problem, "Quote a cell that holds a comma.", row=number, source=str(file))
-                    yield _Row(
-                        file, number, {column: cell or None for column, cell in zip(columns, cells, strict=False)}
-                    )
-        except csv.Error as error:
-            raise BadRow(
-                f"The row is not CSV: {error}.", "Mend its quotes.", row=number + 1, source=str(file)
-            ) from error
-
-
-def _header(file: Path, number: int, cells: list[str]) -> list[str]:
-    columns = [cell.strip().lower() for cell in cells]
-    for column in columns:
-        if column not in FIELDS or columns.count(column) > 1:
-            raise BadRow(
-                "There is no such column, or it is there twice.",
-                f"The first row names the columns, among: {', '.join(FIELDS)}.",
-                row=number, source=str(file), field=column,
-            )  # fmt: skip
-    return columns
-
-
 # -- rows into facts -----------------------------------------------------------------------------------------
 
 
-def _fact(row: _Row) -> FactInput:
+def _fact(row: Row) -> FactInput:
     unknown = [key for key in row.values if key not in FIELDS]
     if unknown:
         row.fail(unknown[0], "There is no such field.", f"A fact has the fields {', '.join(FIELDS)}.")
@@ -330,14 +215,14 @@ def _fact(row: _Row) -> FactInput:
     return FactInput.model_validate(values)
 
 
-def _check_name(row: _Row, field: str, name: str) -> None:
+def _check_name(row: Row, field: str, name: str) -> None:
     try:
         normalise(name)
     except InvalidFact as error:
         row.fail(field, error.problem, error.mend)
 
 
-def _moment(row: _Row, field: str, text: str) -> datetime:
+def _moment(row: Row, field: str, text: str) -> datetime:
     try:
         if len(text) == len("2026-01-31"):
             return datetime.combine(date.fromisoformat(text), time(), UTC)
@@ -356,7 +241,7 @@ def _values(fact: FactInput | Fact) -> dict[str, str | None]:
     }
 
 
-def _rewritten(row: _Row, rewrite: object) -> tuple[str, str | None, str, str]:
+def _rewritten(row: Row, rewrite: object) -> tuple[str, str | None, str, str]:
     """Subject, relation id, new object and prompt of a ``requested_rewrite``."""
     if not isinstance(rewrite, dict):
         row.fail("requested_rewrite", "It holds no rewrite.", "It must be an object with subject and target_new.")
@@ -376,7 +261,7 @@ def _rewritten(row: _Row, rewrite: object) -> tuple[str, str | None, str, str]:
     return subject, relation or None, target, prompt
 
 
-def _mquake_facts(rows: Iterator[_Row]) -> Iterator[FactInput]:
+def _mquake_facts(rows: Iterator[Row]) -> Iterator[FactInput]:
     """The rewrites of all cases; the cases share many of them, and each is given once, where it first stands."""
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
@@ -393,7 +278,7 @@ def _mquake_facts(rows: Iterator[_Row]) -> Iterator[FactInput]:
                 yield FactInput(subject=subject, relation=relation, object=target, source=_source(row))
 
 
-def _counterfact_fact(row: _Row) -> FactInput:
+def _counterfact_fact(row: Row) -> FactInput:
     if "requested_rewrite" in row.values:
         subject, relation, target, prompt = _rewritten(row, row.values["requested_rewrite"])
         if relation is not None:
@@ -404,7 +289,7 @@ def _counterfact_fact(row: _Row) -> FactInput:
     return FactInput(statement=sentence if sentence.endswith(".") else f"{sentence}.", source=_source(row))
 
 
-def _zsre_fact(row: _Row, catalogue: Catalogue) -> FactInput:
+def _zsre_fact(row: Row, catalogue: Catalogue) -> FactInput:
     subject, question = row.text("subject"), " ".join(row.text("src").split())
     answers = row.values.get("answers")
     if not row.values.get("alt") and isinstance(answers, list) and answers:
@@ -416,5 +301,5 @@ def _zsre_fact(row: _Row, catalogue: Catalogue) -> FactInput:
     return FactInput(relation=FREE_TEXT, statement=f"{question} {answer}", source=_source(row))
 
 
-def _source(row: _Row) -> str:
+def _source(row: Row) -> str:
     return f"{row.file.name}, row {row.number}"

@@ -31,8 +31,8 @@ class EditMemory:
     """A durable memory of facts, by namespace. Safe to use from several threads and several processes.
 
     Args:
-        path: A SQLite file (made if it is not there), ":memory:", or a SQLAlchemy URL of SQLite. The index's snapshot
-            lies beside the file, as ``<file>.index``.
+        path: A SQLite file (made if it is not there), ":memory:", or a SQLAlchemy URL of SQLite or PostgreSQL. The
+            index's snapshot lies beside the file, as ``<file>.index``; with PostgreSQL there is none.
         catalogue: The relations to begin with; what the memory's own log defines is added to it.
         embedder: Makes the vectors for `MemoryView.search`; all-MiniLM-L6-v2 by default.
         namespace: The namespace of calls that name none.
@@ -173,7 +173,7 @@ class EditMemory:
 
     @property
     def position(self) -> int:
-        """Sequence number of the last entry of the log that this process has taken in."""
+        """Sequence number of the last entry of the log that this process has taken in, its own writes included."""
         return self._engine.state.position
 
     def view(
@@ -184,6 +184,8 @@ class EditMemory:
         as_of: datetime | None = None,
         valid_at: datetime | None = None,
         must_exist: bool = False,
+        at_least: int | None = None,
+        timeout: float = 5.0,
     ) -> MemoryView:
         """A reading of one namespace.
 
@@ -193,12 +195,19 @@ class EditMemory:
             as_of: Transaction time: read what was believed then. The names of entities are today's.
             valid_at: Valid time: read what holds then. By default `as_of`, or now.
             must_exist: Whether a namespace that nothing was written to is an error; else it reads as empty.
+            at_least: A log position (`Receipt.position`, `position`) that must have been taken in: so a caller reads
+                its own writes whichever process on the same database they went through.
+            timeout: Seconds to wait for `at_least`.
 
         Raises:
             UnknownNamespace: With `must_exist`.
+            PositionNotReached: The log did not come to `at_least` in time.
             InvalidFact: A time has no time zone.
         """
-        self._engine.follow()
+        if at_least is None:
+            self._engine.follow()
+        else:
+            self._engine.reach(at_least, timeout)
         if must_exist:
             self._engine.space(namespace)
         name = self.namespace if namespace is None else namespace
@@ -381,6 +390,7 @@ class EditMemory:
                     status=outcome.status,
                     replaced=tuple(space.fact(space.facts[number]) for number in outcome.replaced),
                     notice=fact.notice,
+                    position=self._engine.state.position,
                 )
                 for fact, outcome in zip(facts, outcomes, strict=True)
             ]

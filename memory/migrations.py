@@ -12,8 +12,11 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from memedit.errors import StoreError
+from memedit.memory.chain import START, links
 
 Migration = Callable[[sa.Connection], None]
+
+_CHUNK = 10_000
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 """64 bits everywhere; SQLite makes only a column of type INTEGER the alias of its row id."""
@@ -75,6 +78,14 @@ vectors = sa.Table(
 """Embeddings, little-endian float32, by embedder and text. Kept in the order of writing and found by a small index:
 keyed by the hash itself, every insert would touch a random page."""
 
+chain = sa.Table(
+    "memedit_chain",
+    metadata,
+    sa.Column("seq", BIG, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary(32), nullable=False),
+)
+"""The hash chain over the log (`memedit.memory.chain`): one row a transaction, by the number of its last entry."""
+
 
 def schema_of(connection: sa.Connection) -> int:
     """The number of the last migration that the database has been through; 0 for an empty one."""
@@ -107,5 +118,23 @@ def _create(connection: sa.Connection) -> None:
     connection.execute(head.insert().values(id=1, seq=0, transaction=0, fact=0, at=0))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create,)
+def _chain(connection: sa.Connection) -> None:
+    """Chain the log that is there, as it is found."""
+    chain.create(connection)
+    previous, last = START, 0
+    while rows := connection.execute(sa.select(log).where(log.c.seq > last).order_by(log.c.seq).limit(_CHUNK)).all():
+        if len(rows) == _CHUNK:  # the last transaction of a chunk may go on in the next one
+            whole = [row for row in rows if row.transaction != rows[-1].transaction]
+            rows = (
+                whole
+                or connection.execute(
+                    sa.select(log).where(log.c.transaction == rows[0].transaction).order_by(log.c.seq)
+                ).all()
+            )
+        made = list(links(previous, [tuple(row) for row in rows]))
+        connection.execute(chain.insert(), [{"seq": seq, "hash": hashed} for seq, hashed in made])
+        last, previous = made[-1]
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create, _chain)
 """Step n is at place n - 1."""

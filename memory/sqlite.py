@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, StaticPool
@@ -22,6 +24,7 @@ APPLICATION_ID = 0x6D656D65
 """Marks a SQLite file as memedit's ("meme"); it stands at bytes 68 to 71 of the file."""
 
 _MAGIC = b"SQLite format 3\x00"
+_POLL_SECONDS = 0.01
 
 
 def check_file(path: Path) -> None:
@@ -56,20 +59,107 @@ def check_file(path: Path) -> None:
         )
 
 
-def make_engine(path: Path | None, busy_timeout: float) -> sa.Engine:
-    """An engine on a file, or on memory where `path` is None.
+class SQLite:
+    """A SQLite file, or memory; a `memedit.memory.database.Database`.
+
+    One connection writes and one reads, each under its own lock, so that a reader never waits for a writer.
+
+    Args:
+        file: The file, made if it is not there; None for memory.
+        busy_timeout: Seconds to wait while another process writes.
+
+    Raises:
+        StoreError: See `check_file`.
+    """
+
+    def __init__(self, file: Path | None, busy_timeout: float) -> None:
+        self.file = file
+        self.place = "the in-memory database" if file is None else str(file)
+        self._busy_timeout = busy_timeout
+        self._write_lock = threading.RLock()
+        self._read_lock = self._write_lock if file is None else threading.RLock()
+        self._version = 0
+        if file is not None:
+            check_file(file)
+        self._engine = _engine(file, busy_timeout)
+        with ExitStack() as opened, _explained(self.place):
+            self._writer = opened.enter_context(self._engine.connect())
+            self._reader = opened.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
+            opened.pop_all()  # all is well: from here on, `close` closes them
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """See `Database`."""
+        with self._write_lock, _explained(self.place), self._writer.begin():
+            yield self._writer
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """See `Database`."""
+        with self._read_lock, _explained(self.place):
+            yield self._reader
+
+    def sign(self, connection: sa.Connection) -> None:
+        """See `Database`."""
+        connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+
+    def start(self, memory_id: str) -> None:
+        """Let readers read while a writer writes. Once done, it is a property of the file.
+
+        Only after the signature has been committed: until then it would lie in the log and not in the file.
+        """
+        if self.file is None:
+            return
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                with self.reading() as connection:
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            except StoreBusy:
+                # This pragma fails at once when the file is locked: SQLite's own waiting does not cover it.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def confine(self, connection: sa.Connection, namespace: str) -> None:
+        """SQLite knows no rules for rows."""
+
+    def announce(self, connection: sa.Connection, position: int) -> None:
+        """Not needed: `changed` asks the file."""
+
+    def changed(self) -> bool:
+        """See `Database`."""
+        if self.file is None:
+            return False
+        with self.reading() as connection:
+            driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+            version, self._version = self._version, int(driver.execute("PRAGMA data_version").fetchone()[0])
+        return version != self._version
+
+    def wait(self, seconds: float) -> None:
+        """See `Database`."""
+        time.sleep(min(seconds, _POLL_SECONDS))
+
+    def close(self) -> None:
+        """See `Database`."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+            self._engine.dispose()
+
+
+def _engine(file: Path | None, busy_timeout: float) -> sa.Engine:
+    """An engine on a file, or on memory.
 
     A transaction of it takes the write lock when it begins, so that what it reads cannot have changed when it writes;
     a connection with ``isolation_level="AUTOCOMMIT"`` only reads, and waits for nobody.
-
-    Args:
-        path: The file.
-        busy_timeout: Seconds to wait for another process's lock.
     """
     engine = sa.create_engine(
-        sa.URL.create("sqlite", database=":memory:" if path is None else str(path)),
+        sa.URL.create("sqlite", database=":memory:" if file is None else str(file)),
         connect_args={"timeout": busy_timeout, "check_same_thread": False},
-        poolclass=StaticPool if path is None else NullPool,
+        poolclass=StaticPool if file is None else NullPool,
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -85,36 +175,8 @@ def make_engine(path: Path | None, busy_timeout: float) -> sa.Engine:
     return engine
 
 
-def mark(connection: sa.Connection) -> None:
-    """Sign a new file, inside the transaction that creates its tables."""
-    connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
-
-
-def use_write_ahead_log(connection: sa.Connection, busy_timeout: float) -> None:
-    """Let readers read while a writer writes. Once done, it is a property of the file.
-
-    Only after `mark` has been committed: until then the signature would lie in the log and not in the file.
-    """
-    deadline = time.monotonic() + busy_timeout
-    while True:
-        try:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        except sa.exc.OperationalError:
-            # This pragma fails at once when the file is locked: SQLite's own waiting does not cover it.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def data_version(connection: sqlite3.Connection) -> int:
-    """A number that changes when another connection has committed. Takes microseconds."""
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-
 @contextmanager
-def explained(place: object) -> Iterator[None]:
+def _explained(place: object) -> Iterator[None]:
     """Turn the database's errors into memedit's.
 
     Args:

@@ -6,31 +6,33 @@ text, the index made from them). Knows nothing of what the entries mean: it neve
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
 from memedit.errors import InvalidSpec
-from memedit.memory import sqlite
+from memedit.memory.chain import START, links
+from memedit.memory.database import Database
 from memedit.memory.migrations import MIGRATIONS, migrate, schema_of
+from memedit.memory.migrations import chain as chain_table
 from memedit.memory.migrations import head as head_table
 from memedit.memory.migrations import log as log_table
 from memedit.memory.migrations import meta as meta_table
 from memedit.memory.migrations import vectors as vectors_table
+from memedit.memory.sqlite import SQLite
 
 Vector = npt.NDArray[np.float32]
 
 _CHUNK = 10_000
 _MAX_PARAMETERS = 500
+_MEND = "Give a file, or e.g. sqlite:///facts.db or postgresql://user@host/database."
 
 
 class Kind(StrEnum):
@@ -81,41 +83,50 @@ class Head(NamedTuple):
     at: int
 
 
+class Link(NamedTuple):
+    """The hash of a transaction, found by its last entry (see `memedit.memory.chain`)."""
+
+    seq: int
+    hash: bytes
+
+
 class Store:
     """A database that holds an edit log.
 
-    Safe to use from several threads: one connection writes and one reads, each under its own lock, so that a reader
-    never waits for a writer.
+    Safe to use from several threads. What is particular to a database is in `memedit.memory.sqlite` and
+    `memedit.memory.postgres`.
 
     Args:
-        path: A file, ":memory:", or a SQLAlchemy URL of SQLite.
+        path: A file, ":memory:", or a SQLAlchemy URL of SQLite or PostgreSQL.
         busy_timeout: Seconds to wait while another process writes.
+
+    Attributes:
+        path: The file it lies in; None for memory and for servers.
+        memory_id: The memory's own id, given when it was made.
 
     Raises:
         StoreError: The database cannot be used; see its subclasses. It is untouched then.
         InvalidSpec: The URL names another kind of database.
+        MissingExtra: It is PostgreSQL, and its driver is not installed.
     """
 
     def __init__(self, path: str | Path = ":memory:", *, busy_timeout: float = 10.0) -> None:
-        self.path = _file_of(path)
-        self._place = self.path or "the in-memory database"
-        self._write_lock = threading.RLock()
-        self._read_lock = self._write_lock if self.path is None else threading.RLock()
-        if self.path is not None:
-            sqlite.check_file(self.path)
-        self._engine = sqlite.make_engine(self.path, busy_timeout)
-        with ExitStack() as opened, sqlite.explained(self._place):
-            self._writer = opened.enter_context(self._engine.connect())
-            self._reader = opened.enter_context(self._engine.connect()).execution_options(isolation_level="AUTOCOMMIT")
-            if schema_of(self._reader) != len(MIGRATIONS):
-                with self._writer.begin():
-                    sqlite.mark(self._writer)
-                    migrate(self._writer)
-            if self.path is not None:
-                sqlite.use_write_ahead_log(self._reader, busy_timeout)
-            self.memory_id = str(self._reader.scalar(sa.select(meta_table.c.value).where(meta_table.c.name == "id")))
-            opened.pop_all()  # all is well: from here on, `close` closes them
-        self._version = 0
+        self._database = _database_of(path, busy_timeout)
+        self.path = self._database.file
+        try:
+            with self._database.reading() as connection:
+                schema = schema_of(connection)
+            if schema != len(MIGRATIONS):
+                with self._database.writing() as connection:
+                    migrate(connection)
+                    self._database.sign(connection)
+            with self._database.reading() as connection:
+                query = sa.select(meta_table.c.value).where(meta_table.c.name == "id")
+                self.memory_id = str(connection.scalar(query))
+            self._database.start(self.memory_id)
+        except BaseException:
+            self._database.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -124,23 +135,43 @@ class Store:
         Raises:
             StoreBusy: Another process held the database longer than the timeout.
         """
-        with self._write_lock, sqlite.explained(self._place), self._writer.begin():
-            yield Transaction(self._writer)
+        with self._database.writing() as connection:
+            yield Transaction(connection, self._database)
 
     def changed(self) -> bool:
-        """Whether anything was committed since this was last asked, by anyone. Takes microseconds."""
-        if self.path is None:
-            return False
-        with self._read_lock, sqlite.explained(self._place):
-            driver = cast("sqlite3.Connection", self._reader.connection.driver_connection)
-            version, self._version = self._version, sqlite.data_version(driver)
-        return version != self._version
+        """Whether anything may have been committed since this was last asked, by anyone. Takes microseconds.
+
+        What another process has committed to a SQLite file is told at once; PostgreSQL's news take a moment to arrive.
+        """
+        return self._database.changed()
+
+    def wait(self, seconds: float) -> None:
+        """Return when something may have been committed, or after some time, `seconds` at most."""
+        self._database.wait(seconds)
 
     def entries_after(self, seq: int) -> Iterator[list[Entry]]:
         """The log beyond `seq`, in order, in chunks."""
         while True:
-            with self._read_lock, sqlite.explained(self._place):
-                chunk = _entries_after(self._reader, seq)
+            with self._database.reading() as connection:
+                chunk = _entries_after(connection, seq)
+            if chunk:
+                yield chunk
+                seq = chunk[-1].seq
+            if len(chunk) < _CHUNK:
+                return
+
+    def head(self) -> Head:
+        """The log's head."""
+        with self._database.reading() as connection:
+            *numbers, _ = connection.execute(_HEAD).one()
+        return Head(*numbers)
+
+    def links_after(self, seq: int) -> Iterator[list[Link]]:
+        """The hash chain beyond entry `seq`, in order, in chunks."""
+        while True:
+            query = sa.select(chain_table).where(chain_table.c.seq > seq).order_by(chain_table.c.seq).limit(_CHUNK)
+            with self._database.reading() as connection:
+                chunk = [Link(*row) for row in connection.execute(query)]
             if chunk:
                 yield chunk
                 seq = chunk[-1].seq
@@ -149,27 +180,29 @@ class Store:
 
     def vectors(self, embedder: str, texts: Iterable[str]) -> dict[str, Vector]:
         """The vectors kept for `texts` under an embedder's name; texts that have none are left out."""
-        with self._read_lock, sqlite.explained(self._place):
-            return _vectors(self._reader, embedder, texts)
+        with self._database.reading() as connection:
+            return _vectors(connection, embedder, texts)
 
     def known_texts(self, embedder: str, texts: Iterable[str]) -> set[str]:
         """Those of `texts` that a vector is kept of under an embedder's name."""
         by_hash = {text_hash(text): text for text in texts}
-        with self._read_lock, sqlite.explained(self._place):
-            return {by_hash[hashed] for hashed in _known_hashes(self._reader, embedder, list(by_hash))}
+        with self._database.reading() as connection:
+            return {by_hash[hashed] for hashed in _known_hashes(connection, embedder, list(by_hash))}
 
     def has_vectors(self, embedder: str) -> bool:
         """Whether any vector is kept under an embedder's name."""
         query = sa.select(vectors_table.c.id).where(vectors_table.c.embedder == embedder).limit(1)
-        with self._read_lock, sqlite.explained(self._place):
-            return self._reader.scalar(query) is not None
+        with self._database.reading() as connection:
+            return connection.scalar(query) is not None
+
+    def embedders(self) -> list[str]:
+        """The names that vectors are kept under."""
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(sa.select(vectors_table.c.embedder).distinct()))
 
     def close(self) -> None:
         """Let go of the database."""
-        with self._write_lock, self._read_lock:
-            self._reader.close()
-            self._writer.close()
-            self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -181,11 +214,13 @@ class Store:
 class Transaction:
     """A write in progress, made by `Store.transaction`."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, database: Database) -> None:
         self._connection = connection
-        columns = (head_table.c.seq, head_table.c.transaction, head_table.c.fact, head_table.c.at)
+        self._database = database
         # The row's lock excludes other writers where beginning a transaction does not (SQLite ignores it).
-        self.head = Head(*connection.execute(sa.select(*columns).with_for_update()).one())
+        *numbers, last_link = connection.execute(_HEAD.with_for_update(of=head_table)).one()
+        self.head = Head(*numbers)
+        self._last_link: bytes = last_link or START
 
     def entries_after(self, seq: int) -> Iterator[list[Entry]]:
         """What the log holds beyond `seq`, in order, in chunks."""
@@ -198,10 +233,21 @@ class Transaction:
         query = sa.select(log_table).where(log_table.c.transaction == transaction).order_by(log_table.c.seq)
         return _entries(self._connection, query)
 
+    def confine(self, namespace: str) -> None:
+        """Keep what is left of the transaction to one namespace and to what belongs to none.
+
+        On PostgreSQL the database itself then shows and takes no other rows of the log; SQLite has no such rule.
+        """
+        self._database.confine(self._connection, namespace)
+
     def append(self, entries: Sequence[Entry], head: Head) -> None:
-        """Write entries, numbered from `self.head.seq` + 1 on, and move the head to `head`."""
+        """Write entries of whole transactions, numbered from `self.head.seq` + 1 on, and move the head to `head`."""
+        made = list(links(self._last_link, entries))
         self._connection.execute(log_table.insert(), [entry._asdict() for entry in entries])
+        self._connection.execute(chain_table.insert(), [{"seq": seq, "hash": hashed} for seq, hashed in made])
+        self._last_link = made[-1][1]
         self._connection.execute(head_table.update().values(**head._asdict()))
+        self._database.announce(self._connection, head.seq)
         self.head = head
 
     def keep_vectors(self, embedder: str, vectors: Mapping[str, Vector]) -> None:
@@ -216,26 +262,39 @@ class Transaction:
             self._connection.execute(vectors_table.insert(), list(rows.values()))
 
 
+_HEAD = sa.select(
+    head_table.c.seq,
+    head_table.c.transaction,
+    head_table.c.fact,
+    head_table.c.at,
+    sa.select(chain_table.c.hash).where(chain_table.c.seq == head_table.c.seq).scalar_subquery(),
+)
+
+
 def text_hash(text: str) -> bytes:
     """What a text's vector is kept under: 16 bytes of BLAKE2b."""
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def _file_of(path: str | Path) -> Path | None:
+def _database_of(path: str | Path, busy_timeout: float) -> Database:
     if str(path) == ":memory:":
-        return None
-    if isinstance(path, str) and "://" in path:
-        try:
-            url = sa.make_url(path)
-        except sa.exc.ArgumentError as error:
-            raise InvalidSpec(f"{path!r} is not a database URL.", "Give a file, or e.g. sqlite:///facts.db.") from error
-        if url.get_backend_name() != "sqlite":
-            raise InvalidSpec(
-                f"An edit memory cannot be kept in {url.get_backend_name()!r}.", "Give a file, or sqlite:///facts.db."
-            )
-        if url.database in (None, "", ":memory:"):
-            return None
-        path = str(url.database)
+        return SQLite(None, busy_timeout)
+    if isinstance(path, Path) or "://" not in path:
+        return SQLite(_absolute(path), busy_timeout)
+    try:
+        url = sa.make_url(path)
+    except sa.exc.ArgumentError as error:
+        raise InvalidSpec(f"{path!r} is not a database URL.", _MEND) from error
+    if url.get_backend_name() in ("postgresql", "postgres"):
+        from memedit.memory.postgres import Postgres  # asks for the driver, which is an extra
+
+        return Postgres(url, busy_timeout)
+    if url.get_backend_name() != "sqlite":
+        raise InvalidSpec(f"An edit memory cannot be kept in {url.get_backend_name()!r}.", _MEND)
+    return SQLite(None if url.database in (None, "", ":memory:") else _absolute(str(url.database)), busy_timeout)
+
+
+def _absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
 

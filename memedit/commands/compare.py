@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from memedit.commands import show
-from memedit.commands.session import session
+from memedit.commands.session import Demonstrations, session
 
 DEFAULT_STRATEGIES = "base,serac,ike,mello,walk,rome,memit,ft"
 DEFAULT_EDITS = "1,10,100,1000"
@@ -39,6 +39,7 @@ def compare(
     strategies: Annotated[
         str, typer.Option(metavar="NAMES", help="Strategies and parametric methods, separated by commas.")
     ] = DEFAULT_STRATEGIES,
+    demonstrations: Demonstrations = None,
     edits: Annotated[
         str,
         typer.Option(metavar="NUMBERS", help="Edits that one memory holds, separated by commas; 'all' is a number."),
@@ -64,6 +65,7 @@ def compare(
         strategies=[name.strip() for name in strategies.split(",") if name.strip()],
         edits=sizes(edits),
         model=session(context).model,
+        demonstrations=demonstrations,
         limit=limit,
         seed=seed,
         teacher_forced=not generated_only,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memedit.commands import show
-from memedit.commands.session import AsOf, Json, Strategy, embed, session
+from memedit.commands.session import AsOf, Demonstrations, Json, Strategy, embed, session
 from memedit.errors import MemEditError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def ask(
     context: typer.Context,
     question: Annotated[str, typer.Argument(help="A question, or a sentence to complete.")],
     strategy: Strategy = "walk",
+    demonstrations: Demonstrations = None,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +31,7 @@ def ask(
     Where no fact is in scope, the answer is the base model's own, unchanged.
     """
     here = session(context)
-    with here.open_memory() as memory, here.open_editor(memory, strategy) as editor:
+    with here.open_memory() as memory, here.open_editor(memory, strategy, demonstrations) as editor:
         embed(memory)
         with show.waiting("Answering"):
             answer = editor.ask(question, as_of=as_of)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,7 +41,18 @@ AsOf = Annotated[
     datetime | None,
     typer.Option("--as-of", parser=parse_date, metavar="DATE", help="As the memory stood then (ISO date, UTC)."),
 ]
-Strategy = Annotated[str, typer.Option(help="How to answer: walk (the default), base, or an installed one.")]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="How to answer: walk, serac, ike, mello, mello-structured, base, or an installed one."
+    ),
+]
+Demonstrations = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, metavar="FILE", help="JSON Lines that ike takes its demonstrations from."
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +74,48 @@ class Session:
         """Where the memory is."""
         return self.memory or default_memory()
 
-    def open_memory(self) -> EditMemory:
-        """The edit memory, created where there is none. Writes embed nothing; the next search does.
+    def make_folder(self) -> None:
+        """Make the folder of the default memory, if that is the one.
+
+        Raises:
+            ReadOnlyStore: It cannot be made.
+        """
+        if not self.memory:
+            _make_folder(default_memory())
+
+    def open_memory(self, *, embed_on_write: bool = False) -> EditMemory:
+        """The edit memory, created where there is none.
+
+        Args:
+            embed_on_write: Whether writes embed their texts; else the next search does.
 
         Raises:
             StoreError: It cannot be opened.
         """
         from memedit.memory.memory import EditMemory
 
-        if not self.memory:
-            _make_folder(default_memory())
-        return EditMemory(self.memory_path, embed_on_write=False)
+        self.make_folder()
+        return EditMemory(self.memory_path, embed_on_write=embed_on_write)
 
-    def open_editor(self, memory: EditMemory, strategy: str = "walk") -> MemEditor:
+    def open_editor(self, memory: EditMemory, strategy: str = "walk", demonstrations: Path | None = None) -> MemEditor:
         """An editor over an open memory; it loads the model when it is first needed.
 
+        Args:
+            memory: The memory.
+            strategy: Name of the strategy.
+            demonstrations: The file that `ike` takes its demonstrations from.
+
         Raises:
-            InvalidSpec: There is no such strategy.
+            InvalidSpec: There is no such strategy, or it takes no demonstrations.
+            BadDataFile, BadRow: The demonstrations are not as they should be.
             UnknownNamespace: Nothing was ever written to the namespace: a typing error, more likely than a wish.
         """
         from memedit.editor import MemEditor
+        from memedit.strategies import with_demonstrations
 
         memory.view(namespace=self.namespace, must_exist=True)
-        return MemEditor(self.model, memory, namespace=self.namespace, strategy=strategy)
+        chosen = with_demonstrations(strategy, demonstrations)
+        return MemEditor(self.model, memory, namespace=self.namespace, strategy=chosen)
 
 
 def embed(memory: EditMemory) -> None:
@@ -108,8 +139,6 @@ def default_memory() -> str:
 
 
 def _make_folder(path: str) -> None:
-    from pathlib import Path
-
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

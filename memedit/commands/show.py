@@ -100,6 +100,7 @@ def answer_json(answer: Answer) -> dict[str, object]:
         "probability": answer.probability,
         **origin_json(answer.hops, answer.edits),
         "cost": asdict(answer.cost),
+        "notice": answer.notice,
     }
 
 
@@ -145,21 +146,23 @@ def print_answer(answer: Answer) -> None:
     """An answer for people: its text on the first line, then how it came about."""
     console = out()
     console.print(Text(answer.text, style="bold"), soft_wrap=True)
-    print_origin(answer.hops, answer.edits)
+    print_origin(answer.hops, answer.edits, answer.notice)
     cost = answer.cost
     tokens = f"{cost.prompt_tokens} + {cost.completion_tokens} tokens"
     line = f"{answer.strategy}: {cost.model_calls} model calls, {tokens}, {cost.seconds:.2f} s"
     console.print(Text(line, style="dim"))
 
 
-def print_origin(hops: Sequence[Hop], edits: Sequence[Fact]) -> None:
-    """The steps behind an answer; where there are none, the facts; where there are none either, that."""
+def print_origin(hops: Sequence[Hop], edits: Sequence[Fact], notice: str = "") -> None:
+    """The steps behind an answer, or the facts; then the notice; where there is nothing of all that, that."""
     console = out()
     if hops:
         console.print(hops_table(hops))
     elif edits:
         console.print(facts_table(edits))
-    else:
+    if notice:
+        console.print(Text(notice, style="dim"), soft_wrap=True)
+    elif not hops and not edits:
         console.print(Text("No edit is in scope: the base model's own answer.", style="dim"))
 
 

@@ -31,7 +31,7 @@ def measure(options: Options, base: RememberedModel, command: Sequence[str]) -> 
     Raises:
         MemEditError: The data, the options or the model are not as they should be; finished cases are kept.
     """
-    with open_method(options.model, options.strategy, base) as method:
+    with open_method(options.model, options.strategy, base, options.demonstrations) as method:
         finished = run(options, method, base)
     result = {
         **options.config(),
@@ -122,7 +122,10 @@ def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
         "--strategy",
         default="walk",
         metavar="NAME",
-        help="a strategy (walk, serac, ike, mello, base) or rome, memit, ft, lora",
+        help="a strategy (walk, serac, ike, mello, mello-structured, base) or rome, memit, ft (ft-l), ft-m, lora",
+    )
+    parser.add_argument(
+        "--demonstrations", type=Path, metavar="FILE", help="JSON Lines that ike takes its demonstrations from"
     )
     parser.add_argument(
         "--edits", type=edit_count, default=1, metavar="1|N|all", help="edits that one memory holds (default: 1)"
@@ -156,6 +159,7 @@ def _options(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
         json=arguments.json,
         model=arguments.model,
         strategy=arguments.strategy,
+        demonstrations=arguments.demonstrations,
         edits=arguments.edits,
         limit=arguments.limit,
         seed=arguments.seed,

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from memedit.errors import BadDataFile, MissingExtra
+from memedit.errors import BadDataFile, InvalidSpec, MissingExtra
 from memedit.evaluation.cases import load, sniff
 from memedit.evaluation.command import load_base, measure
 from memedit.evaluation.environment import environment
@@ -22,12 +22,15 @@ from memedit.evaluation.options import Options
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.report import Figures, Table, number, percent, section
 from memedit.evaluation.runs import write_json
-from memedit.evaluation.show import MEASURES, WORDS
+from memedit.evaluation.show import FLUENCY, MEASURES, PHASES, WORDS, peak_memory
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
 BENCHMARK = "compare"
+KNOWN = "portability, the rest known"
+"""Heads the portability of questions whose other fact the base model knows when asked alone."""
 COSTS = {
     "seconds_per_edit": "seconds an edit",
     "seconds_per_question": "seconds a question",
@@ -58,7 +61,13 @@ class Grid:
         """The runs. As many edits as there are cases, or more, are all of them, which are run once."""
         sizes = dict.fromkeys(None if size is None or size >= cases > 1 else size for size in self.edits)
         return [
-            replace(self.template, strategy=strategy, edits=size, json=self.out / f"{strategy}-{size or 'all'}.json")
+            replace(
+                self.template,
+                strategy=strategy,
+                demonstrations=self.template.demonstrations if strategy == "ike" else None,
+                edits=size,
+                json=self.out / f"{strategy}-{size or 'all'}.json",
+            )
             for size in sizes
             for strategy in self.strategies
         ]
@@ -71,6 +80,7 @@ def make_grid(
     strategies: Sequence[str],
     edits: Sequence[int | None],
     model: str = "embedded",
+    demonstrations: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
     teacher_forced: bool = True,
@@ -80,12 +90,16 @@ def make_grid(
 
     Raises:
         BadDataFile: The file is none of a single-hop benchmark.
+        InvalidSpec: There are demonstrations, and no strategy that takes them.
     """
+    if demonstrations is not None and "ike" not in strategies:
+        raise InvalidSpec("No strategy here takes demonstrations.", "Leave out --demonstrations, or compare ike too.")
     template = Options(
         sniff(data),
         data,
         out / "cell.json",
         model,
+        demonstrations=demonstrations,
         limit=limit,
         seed=seed,
         teacher_forced=teacher_forced,
@@ -113,8 +127,10 @@ def compare(
         MemEditError: The data, a name or the model is not as it should be; finished cases are kept.
     """
     words = list(sys.argv if command is None else command)
-    for strategy in grid.strategies:
-        check_strategy(strategy)
+    if "weights" in [check_strategy(strategy) for strategy in grid.strategies]:
+        from memedit.parametric.model import check_reach
+
+        check_reach(grid.template.model)
     cases = len(load(grid.data, grid.template.benchmark, limit=grid.template.limit))
     cells = grid.cells(cases)
     results: list[dict[str, object]] = []
@@ -131,6 +147,7 @@ def compare(
         **{name: value for name, value in grid.template.config().items() if name not in _OF_A_CELL},
         "compared": grid.template.benchmark,
         "data_path": str(grid.data),
+        "demonstrations_path": str(grid.template.demonstrations or ""),
         "cases": cases,
         "cells": [{**result, "file": options.json.name} for options, result in zip(cells, results, strict=True)],
         **environment(words),
@@ -163,25 +180,39 @@ def _finished(options: Options) -> dict[str, object] | None:
 
 
 def tables(report: Figures) -> list[Table]:
-    """The report as tables: each scoring's measures and the loss from the fewest edits to the most; costs; commands."""
+    """The report as tables: each scoring's measures and the loss from the fewest edits to the most; costs."""
     cells = _cells(report)
     made = [_measures(cells, scoring) for scoring in WORDS if any(section(cell, scoring) for cell in cells)]
     rows = [
-        (*_name(cell), *(number(section(cell, "cost").get(name)) for name in COSTS), _memory(cell)) for cell in cells
+        (
+            *_name(cell),
+            *(number(section(cell, "cost").get(name)) for name in COSTS),
+            number(section(cell, "fluency").get("entropy_bits")),
+            *(peak_memory(section(cell, "cost"), phase) for phase in PHASES),
+        )
+        for cell in cells
     ]
-    made.append(Table("Cost", ("strategy", "edits", *COSTS.values(), "peak memory, MiB"), tuple(rows)))
+    peaks = (f"{words}, MiB" for words in PHASES.values())
+    made.append(Table("Cost and fluency", ("strategy", "edits", *COSTS.values(), FLUENCY, *peaks), tuple(rows)))
     return made
 
 
 def _measures(cells: Sequence[Figures], scoring: str) -> Table:
     names = [name for name in MEASURES if any(section(cell, scoring).get(name) is not None for cell in cells)]
+    known = any(section(section(cell, scoring), "portability_known").get("prompts") for cell in cells)
     rows = []
     for cell in cells:
         part = section(cell, scoring)
         first = next(other for other in cells if other["strategy"] == cell["strategy"])
-        rows.append((*_name(cell), *(percent(part, name) for name in names), _loss(section(first, scoring), part)))
-    heads = ("strategy", "edits", *(MEASURES[name] for name in names), "loss of ES")
+        shares = [percent(part, name) for name in names] + ([_known(part)] if known else [])
+        rows.append((*_name(cell), *shares, _loss(section(first, scoring), part)))
+    heads = ("strategy", "edits", *(MEASURES[name] for name in names), *([KNOWN] if known else []), "loss of ES")
     return Table(f"{WORDS[scoring].capitalize()} (%, 95% interval)", heads, tuple(rows))
+
+
+def _known(part: Figures) -> str:
+    figure = section(part, "portability_known")
+    return f"{percent(figure, 'value', interval=False)} of {number(figure.get('prompts'))}"
 
 
 def _loss(first: Figures, part: Figures) -> str:
@@ -190,10 +221,6 @@ def _loss(first: Figures, part: Figures) -> str:
     if not isinstance(before, int | float) or not isinstance(now, int | float):
         return "–"
     return f"{100 * (before - now):.1f}"
-
-
-def _memory(cell: Figures) -> str:
-    return number(section(section(cell, "cost"), "peak_memory_mib").get("host"))
 
 
 def _name(cell: Figures) -> tuple[str, str]:
@@ -208,6 +235,7 @@ def _cells(report: Figures) -> list[Mapping[str, object]]:
 def write_report(report: Figures, out: Path) -> None:
     """Write ``report.md`` and, where matplotlib is installed, ``accuracy.png`` and ``cost.png``, from a report alone."""
     versions = section(report, "versions")
+    paths = (str(report["data_path"]), str(report["demonstrations_path"]))
     lines = [f"# {report['compared']}: {report['data']}, {report['cases']} cases, {report['model']}", ""]
     lines += [table.markdown() for table in tables(report)]
     try:
@@ -217,7 +245,7 @@ def write_report(report: Figures, out: Path) -> None:
         lines += [f"No plots: {error}", ""]
     lines += [
         f"- command: `{report['command']}`",
-        *(f"- {cell['file']}: `{cell_command(cell, str(report['data_path']))}`" for cell in _cells(report)),
+        *(f"- {cell['file']}: `{cell_command(cell, *paths)}`" for cell in _cells(report)),
         f"- machine: {report['cpu']}, {report['cores']} cores, {report['memory_gib']} GiB, {report['platform']}",
         f"- versions: python {report['python']}, {', '.join(f'{name} {value}' for name, value in versions.items())}",
         f"- commit: {report['commit']}; started {report['started_at']}; data SHA-256 {report['data_sha256']}",
@@ -225,20 +253,21 @@ def write_report(report: Figures, out: Path) -> None:
     (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def cell_command(cell: Figures, data: str) -> str:
-    """The command that measures one cell alone, given where its data lies."""
+def cell_command(cell: Figures, data: str, demonstrations: str = "") -> str:
+    """The command that measures one cell alone, given where its data and its demonstrations lie."""
     words = [
         "python",
         "-m",
         f"benchmarks.{cell['benchmark']}",
         "--data",
-        str(cell["data"]),
+        data,
         "--model",
         str(cell["model"]),
     ]
     words += ["--strategy", str(cell["strategy"]), "--edits", str(cell["edits_per_memory"])]
     words += [] if cell["limit"] is None else ["--limit", str(cell["limit"])]
     words += ["--seed", str(cell["seed"]), "--json", str(cell["file"])]
+    words += [] if cell.get("demonstrations") is None else ["--demonstrations", demonstrations]
     words += [] if section(cell, "teacher_forced") else ["--generated-only"]
     words += [] if cell["fluency_measured"] else ["--no-fluency"]
     return shlex.join(words)
@@ -249,17 +278,25 @@ def _plot(report: Figures, out: Path) -> None:
     cells = _cells(report)
     scored = [scoring for scoring in WORDS if any(section(cell, scoring) for cell in cells)]
     accuracy = {
-        f"{words}, {WORDS[scoring]} (%)": [(_place(cell), section(cell, scoring).get(name), cell) for cell in cells]
-        for scoring in scored
+        f"{words}\n{WORDS[scoring]} (%)": [
+            _Point(_place(cell), section(cell, scoring).get(name), cell) for cell in cells
+        ]
         for name, words in MEASURES.items()
-        if any(section(cell, scoring).get(name) is not None for cell in cells)
+        for scoring in scored
+        if any(section(cell, one).get(name) is not None for cell in cells for one in scored)
     }
-    _lines(out / "accuracy.png", accuracy, scale=100, columns=max(1, len(accuracy) // len(scored)))
+    _lines(out / "accuracy.png", accuracy, columns=len(scored), shares=True)
     cost = {
-        words: [(_place(cell), section(cell, "cost").get(name), cell) for cell in cells]
+        words: [_Point(_place(cell), section(cell, "cost").get(name), cell) for cell in cells]
         for name, words in COSTS.items()
     }
-    _lines(out / "cost.png", cost, scale=1, columns=2)
+    _lines(out / "cost.png", cost, columns=2)
+
+
+class _Point(NamedTuple):
+    edits: int
+    value: object
+    cell: Figures
 
 
 def _place(cell: Figures) -> int:
@@ -267,9 +304,8 @@ def _place(cell: Figures) -> int:
     return size if isinstance(size, int) else edits if isinstance(edits, int) else 1
 
 
-def _lines(
-    path: Path, panels: Mapping[str, Sequence[tuple[int, object, Figures]]], *, scale: float, columns: int
-) -> None:
+def _lines(path: Path, panels: Mapping[str, Sequence[_Point]], *, columns: int, shares: bool = False) -> None:
+    """Draw panels of lines over the number of edits; `shares` are in [0, 1] and drawn in percent."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -278,24 +314,45 @@ def _lines(
     from matplotlib import pyplot as plt
 
     rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.6 * rows), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, 2.4 * rows), layout="constrained", squeeze=False)
     handles: dict[str, Line2D] = {}
     for axes, (words, points) in zip(grid.flat, panels.items(), strict=False):
-        for strategy in dict.fromkeys(str(cell["strategy"]) for _, _, cell in points):
-            own = sorted(
-                (edits, scale * value)
-                for edits, value, cell in points
-                if cell["strategy"] == strategy and isinstance(value, int | float)
-            )
-            [handles[strategy]] = axes.plot([edits for edits, _ in own], [value for _, value in own], marker="o", ms=3)
-        axes.set_xscale("log")
         axes.set_title(words, fontsize=8, loc="left")
-        axes.set_xlabel("edits in memory", fontsize=7)
-        axes.set_ylim(bottom=0)
+        handles |= _panel(axes, points, shares=shares)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=max(1, len(handles)), fontsize=8
-    )
+    figure.supxlabel("edits in memory", fontsize=8)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=8, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _panel(axes: Axes, points: Sequence[_Point], *, shares: bool) -> dict[str, Line2D]:
+    """Draw one panel; its lines by strategy."""
+    known = [(one, (100 if shares else 1) * one.value) for one in points if isinstance(one.value, int | float)]
+    lines = {}
+    for place, strategy in enumerate(dict.fromkeys(str(one.cell["strategy"]) for one in points)):
+        own = sorted((one.edits, value) for one, value in known if one.cell["strategy"] == strategy)
+        # Lines often coincide: each has a marker of its own, and the later ones are smaller.
+        marker, size = _MARKERS[place % len(_MARKERS)], max(3, 8 - 0.6 * place)
+        edits, values = [edits for edits, _ in own], [value for _, value in own]
+        [lines[strategy]] = axes.plot(edits, values, marker=marker, ms=size, lw=1.2, alpha=0.85)
+    ticks = sorted({one.edits for one in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+    axes.set_xticks([], minor=True)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.grid(alpha=0.3)
+    drawn = [value for _, value in known]
+    if shares:
+        axes.set_ylim(-4, 104)
+    elif drawn and min(drawn) > 0 and max(drawn) > _FAR * min(drawn):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    return lines
+
+
+_MARKERS = "osD^vPX*"
+_FAR = 20
+"""From which ratio of the largest to the smallest cost on its axis is logarithmic."""

@@ -12,7 +12,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,6 +66,35 @@ def peak_memory_mib(*, reset: bool = False) -> dict[str, float]:
     return peak
 
 
+class PeakMemory:
+    """The most memory this process uses in each phase of a run, in MiB by device.
+
+    Attributes:
+        peaks: By the phase's name, what `peak_memory_mib` tells.
+    """
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, dict[str, float]] = {}
+        self._phase = ""
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what is used from here on under a name; a phase within a phase is counted under its own name only."""
+        outer = self._begin(name)
+        try:
+            yield
+        finally:
+            self._begin(outer)
+
+    def _begin(self, name: str) -> str:
+        outer, self._phase = self._phase, name
+        used = peak_memory_mib(reset=True)
+        if outer:
+            known = self.peaks.setdefault(outer, {})
+            known.update({device: max(value, known.get(device, 0.0)) for device, value in used.items()})
+        return outer
+
+
 def _host_peak_kib() -> float:
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
@@ -89,12 +118,14 @@ def sha256(path: str | Path) -> str:
 
 
 def _command(argv: Sequence[str]) -> str:
-    """The command line to run again; a module's file becomes ``python -m package.module``."""
+    """The command line to run again: a module's file becomes ``python -m package.module``, an installed command its name."""
     if not argv:
         return Path(sys.executable).name
     program, *arguments = argv
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    start = ["-m", spec.name] if spec is not None and program.endswith(".py") else [program]
+    if not program.endswith(".py"):
+        return shlex.join([Path(program).name, *arguments])
+    start = ["-m", spec.name] if spec is not None else [program]
     return shlex.join(["python", *start, *arguments])
 
 

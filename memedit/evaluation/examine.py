@@ -28,12 +28,15 @@ class ForcedRecord(TypedDict):
     """What teacher forcing gave for one prompt.
 
     Attributes:
-        scores: Log probability and tokens of the first expected name, and of what it is weighed against if anything.
-        words: For each expected name scored, whether each of its words was the likeliest.
+        scores: Log probability and tokens of each text that was scored: of the expected name and what it is weighed
+            against; or of each expected name, where it is weighed against nothing.
+        matched: How many tokens of each text were the likeliest; None where the model does not tell.
+        likeliest: The likeliest tokens at the places of each text; empty where the model does not tell.
     """
 
     scores: list[tuple[float, int]]
-    words: list[list[bool]]
+    matched: list[int | None]
+    likeliest: list[list[int]]
 
 
 class ReplyRecord(TypedDict):
@@ -160,8 +163,8 @@ class Examination:
             own = [one for one in scored if one[-1] == seen]
             wanted = [_wanted(job["expected"], prompt) for job, prompt, _, _ in own]
             scores = iter(self._method.score(seen, [pair for pairs in wanted for pair in pairs]))
-            for (job, prompt, record, _), pairs in zip(own, wanted, strict=True):
-                record["forced"] = _forced(job["expected"], prompt, [next(scores) for _ in pairs])
+            for (_, _, record, _), pairs in zip(own, wanted, strict=True):
+                record["forced"] = _forced([next(scores) for _ in pairs])
 
     def _compare(self, jobs: Sequence[_Job], records: Sequence[ReplyRecord]) -> None:
         """Ask the unedited model what edits are not about, and score it too."""
@@ -174,10 +177,7 @@ class Examination:
         for (job, record), text in zip(kept, texts, strict=True):
             record["base"] = text
             if self._options.teacher_forced and job["expected"].answers:
-                prompt = job["question"].prompt
-                record["base_forced"] = _forced(
-                    job["expected"], prompt, self._model.score(_wanted(job["expected"], prompt))
-                )
+                record["base_forced"] = _forced(self._model.score(_wanted(job["expected"], job["question"].prompt)))
 
     def _write(self, jobs: Sequence[_Job], replies: Sequence[Reply], finished: Mapping[str, CaseRecord]) -> None:
         writing = [
@@ -226,35 +226,18 @@ def _reply_record(reply: Reply) -> ReplyRecord:
 
 
 def _wanted(expected: Expected, prompt: Prompt) -> list[tuple[Prompt, str]]:
-    """The texts to score for a prompt: whole names where there is something to weigh them against, else word by word."""
-    if expected.against is not None:
-        return [(prompt, _continued(prompt, name)) for name in (expected.answers[0], expected.against)]
-    return [pair for name in expected.answers[:SCORED_NAMES] for pair in _words(prompt, name)]
-
-
-def _words(prompt: Prompt, name: str) -> list[tuple[Prompt, str]]:
-    """Each word after those before it. A chat cannot be begun for the model, so there a word comes with those before it."""
-    words = name.split()
-    if not isinstance(prompt, str):
-        return [(prompt, " ".join(words[: place + 1])) for place in range(len(words))]
-    texts = [_continued(prompt, word) for word in words]
-    return [(prompt + "".join(_spaced(texts[:place])), _spaced(texts)[place]) for place in range(len(words))]
-
-
-def _spaced(texts: Sequence[str]) -> list[str]:
-    """Words of which the first is spaced as its prompt asks, and the others by one space."""
-    return [text if not place else f" {text.strip()}" for place, text in enumerate(texts)]
+    """The texts to score for a prompt: the name and what it is weighed against, or else each accepted name."""
+    names = expected.answers[:SCORED_NAMES] if expected.against is None else (expected.answers[0], expected.against)
+    return [(prompt, _continued(prompt, name)) for name in names]
 
 
 def _continued(prompt: Prompt, text: str) -> str:
     return f" {text}" if isinstance(prompt, str) and not prompt[-1:].isspace() else text
 
 
-def _forced(expected: Expected, prompt: Prompt, scores: Sequence[Score]) -> ForcedRecord:
-    if expected.against is not None:
-        return {"scores": [(score.log_probability, score.tokens) for score in scores], "words": []}
-    marks = iter(score.greedy for score in scores)
+def _forced(scores: Sequence[Score]) -> ForcedRecord:
     return {
-        "scores": [],
-        "words": [[next(marks) for _ in _words(prompt, name)] for name in expected.answers[:SCORED_NAMES]],
+        "scores": [(score.log_probability, score.tokens) for score in scores],
+        "matched": [score.matched_tokens for score in scores],
+        "likeliest": [list(score.likeliest) for score in scores],
     }

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Literal, NamedTuple
 
 from memedit.evaluation.cases import Expected, Question
-from memedit.evaluation.examine import ALONE, ForcedRecord, ReplyRecord
-from memedit.evaluation.measures import answer_right, entropy, mean, preferred, words_agree, words_right
+from memedit.evaluation.examine import ALONE, ReplyRecord
+from memedit.evaluation.measures import answer_right, entropy, mean, preferred, tokens_agree, tokens_right
 from memedit.evaluation.method import Span
 from memedit.evaluation.run import Finished
 from memedit.evaluation.scoring import Share, normalise, with_intervals
@@ -66,6 +66,10 @@ def figures(finished: Finished) -> dict[str, object]:
       ``alone`` to all;
     - ``seconds_per_edit``, with embedding it or finding its update; ``seconds_per_question``, of answering under
       ``generated`` and of scoring alone under ``teacher_forced``.
+
+    ``cost`` has besides what was needed once before the first edit (``preparation_seconds``: loading the embedder; picking the
+    layer to edit and reading its statistics), and the most memory that the process used while it made an ``edit`` and while
+    it answered a ``question``.
     """
     options = finished.options
     asked = list(_asked(finished))
@@ -105,7 +109,8 @@ def figures(finished: Finished) -> dict[str, object]:
             "scoring_seconds": scoring,
             "seconds_per_edit": finished.seconds_per_edit,
             "seconds_per_question": seconds / questions if questions else None,
-            "peak_memory_mib": dict(finished.peak_memory),
+            "preparation_seconds": finished.preparation_seconds,
+            "peak_memory_mib": {phase: dict(peaks) for phase, peaks in finished.peak_memory.items()},
         },
         "failures": _failures(asked),
     }
@@ -138,20 +143,33 @@ def _teacher_forced(asked: Asked) -> float | None:
     if not expected.answers:
         return None
     said = answer_right(reply["text"], question.prompt, expected.answers)
-    forced = reply["forced"] or _certain(expected, said)
+    forced = reply["forced"]
     if expected.against is not None:
-        return float(preferred(*(Score(log, tokens, greedy=False) for log, tokens in forced["scores"])))
+        certain = [(float(said), 1), (0.0, 1)]
+        scores = certain if forced is None else forced["scores"]
+        return float(preferred(*(Score(log, tokens, greedy=False) for log, tokens in scores)))
     if question.kind == "locality":
-        before = reply["base_forced"]
-        return None if before is None else words_agree(before["words"][0], forced["words"][0])
-    return max(words_right(words) for words in forced["words"])
+        return _predicted_as_before(reply, said)
+    if forced is None:
+        return float(said)
+    told = zip(forced["matched"], forced["scores"], strict=True)
+    return max((tokens_right(right, tokens) for right, (_, tokens) in told if right is not None), default=None)
 
 
-def _certain(expected: Expected, said: bool) -> ForcedRecord:
-    """What teacher forcing comes to where the answer is certain: all of the probability is on it, or none."""
-    if expected.against is not None:
-        return {"scores": [(float(said), 1), (0.0, 1)], "words": []}
-    return {"scores": [], "words": [[said] * len(expected.answers[0].split())]}
+def _predicted_as_before(reply: ReplyRecord, said: bool) -> float | None:
+    """How much of an answer is predicted as the unedited model predicts it; None where a model does not tell.
+
+    An answer that no model wrote predicts the expected tokens if it is the expected one (`said`), and else none of what the
+    unedited model does.
+    """
+    before, forced = reply["base_forced"], reply["forced"]
+    if before is None:
+        return None
+    if forced is None:
+        matched, (_, tokens) = before["matched"][0], before["scores"][0]
+        return 0.0 if not said else None if matched is None else tokens_right(matched, tokens)
+    told = before["likeliest"][0] and forced["likeliest"][0]
+    return tokens_agree(before["likeliest"][0], forced["likeliest"][0]) if told else None
 
 
 def _asked(finished: Finished) -> Iterator[Asked]:

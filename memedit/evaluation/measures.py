@@ -76,28 +76,30 @@ def _per_token(score: Score) -> float:
     return score.log_probability / max(1, score.tokens)
 
 
-def words_right(marks: Sequence[bool]) -> float:
-    """EasyEdit's accuracy under teacher forcing, with words for tokens.
+def tokens_right(matched: int, tokens: int) -> float:
+    """EasyEdit's accuracy under teacher forcing (Wang et al. 2023).
 
-        (1/n) Σ_i [ argmax P(· | p, w_1 … w_{i-1}) = w_i ]
+        (1/n) Σ_i [ argmax P(· | p, t_1 … t_{i-1}) = t_i ]
 
-    where w_1 … w_n are the words of the expected answer, and a word counts when each of its tokens is the likeliest
-    one. (EasyEdit counts tokens; words do not depend on the model's tokenizer, and are never the easier measure.)
+    where t_1 … t_n are the tokens of the expected answer.
 
-        >>> words_right([True, False])
+        >>> tokens_right(1, 2)
         0.5
     """
-    return sum(marks) / len(marks) if marks else 0.0
+    return matched / tokens if tokens else 0.0
 
 
-def words_agree(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """EasyEdit's locality under teacher forcing: how much of what was predicted before an edit still is.
+def tokens_agree(before: Sequence[int], after: Sequence[int]) -> float:
+    """EasyEdit's locality under teacher forcing: how many of the predicted tokens are those predicted before the edit.
 
-        (1/n) Σ_i [ right_before(w_i) = right_after(w_i) ]
+        (1/n) Σ_i [ argmax P_before(· | p, t_1 … t_{i-1}) = argmax P_after(· | p, t_1 … t_{i-1}) ]
 
-    over the words of the expected answer.
+    where t_1 … t_n are the tokens of the expected answer.
+
+        >>> tokens_agree([7, 8], [7, 9])
+        0.5
     """
-    return words_right([old == new for old, new in zip(before, after, strict=True)])
+    return sum(old == new for old, new in zip(before, after, strict=True)) / len(before) if before else 0.0
 
 
 def entropy(text: str) -> float | None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from memedit.answer import Answer, Cost
 from memedit.edited import edited_prompt
 from memedit.errors import InvalidSpec
 from memedit.evaluation.cases import Edit
+from memedit.evaluation.environment import PeakMemory
 from memedit.evaluation.remembered import RememberedModel
 from memedit.memory.fact import Fact
 from memedit.models.base import Completion, LanguageModel, Prompt, Sampling, Score
+from memedit.strategies import with_demonstrations
 from memedit.strategies.base import Complete, Resolution, Step, Steps
 from memedit.strategies.direct import base_prompt
 
@@ -75,10 +78,14 @@ class Method(Protocol):
     Attributes:
         edits_made: How many edits it has made so far.
         edit_seconds: How long that took.
+        preparation_seconds: How long it took to do what is needed once, before the first edit.
+        memory: The memory it used while it made edits (``edit``); whoever asks it adds phases of their own.
     """
 
     edits_made: int
     edit_seconds: float
+    preparation_seconds: float
+    memory: PeakMemory
 
     @property
     def side_by_side(self) -> bool:
@@ -122,21 +129,25 @@ class MemoryMethod:
     def __init__(self, editor: MemEditor) -> None:
         self.edits_made = 0
         self.edit_seconds = 0.0
-
+        self.preparation_seconds = 0.0
+        self.memory = PeakMemory()
         self._editor = editor
         self._facts: list[Fact] = []
         self._views: dict[Span, MemoryView] = {}
 
     def edit(self, edits: Sequence[Edit]) -> int:
         """See `Method.edit`. Every edit is one durable write; all are embedded at the end."""
+        began = time.perf_counter()
         self._editor.memory.embedder.encode(["loads the embedder, which is no part of an edit"])
+        self.preparation_seconds += time.perf_counter() - began
         began = time.perf_counter()
         superseded: set[int] = set()
-        for edit in edits:
-            [receipt] = self._editor.add_facts([edit.fact])
-            self._facts.append(receipt.fact)
-            superseded |= {fact.id for fact in receipt.replaced}
-        self._editor.memory.embed_pending()
+        with self.memory.phase("edit"):
+            for edit in edits:
+                [receipt] = self._editor.add_facts([edit.fact])
+                self._facts.append(receipt.fact)
+                superseded |= {fact.id for fact in receipt.replaced}
+            self._editor.memory.embed_pending()
         self.edit_seconds += time.perf_counter() - began
         self.edits_made += len(edits)
         return sum(fact.id in superseded for fact in self._facts)
@@ -208,19 +219,25 @@ def ask_unedited(model: LanguageModel, prompts: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def open_method(model: str, strategy: str, base: RememberedModel) -> Iterator[Method]:
+def open_method(
+    model: str, strategy: str, base: RememberedModel, demonstrations: Path | None = None
+) -> Iterator[Method]:
     """What a name stands for: a strategy over an empty memory, or a parametric method.
 
     Args:
         model: The base model's spec; a parametric method loads a copy of its own, whose weights it edits.
         strategy: Name of the strategy or of the method.
         base: The same model, unedited.
+        demonstrations: The file that `ike` takes its demonstrations from, or None for those that ship.
 
     Raises:
-        InvalidSpec: There is neither a strategy nor a method of that name.
+        InvalidSpec: There is neither a strategy nor a method of that name, or it takes no demonstrations.
+        BadDataFile, BadRow: The demonstrations are not as they should be.
         UnknownLayers: The weights of `model` cannot be edited.
     """
-    if check_strategy(strategy) == "weights":
+    where = check_strategy(strategy)
+    chosen = with_demonstrations(strategy, demonstrations)
+    if where == "weights":
         from memedit.evaluation.weights import WeightsMethod
         from memedit.parametric.model import edited
 
@@ -233,7 +250,7 @@ def open_method(model: str, strategy: str, base: RememberedModel) -> Iterator[Me
     adapter: Literal["adapter", "base"] = "adapter" if model == "embedded" and has_adapter() else "base"
     with (
         EditMemory(embed_on_write=False) as memory,
-        MemEditor(base, memory, strategy=strategy, counterfactual=adapter) as editor,
+        MemEditor(base, memory, strategy=chosen, counterfactual=adapter) as editor,
     ):
         yield MemoryMethod(editor)
 

@@ -22,6 +22,7 @@ class Options:
         json: Where the result goes; the records go to ``<json>.cases.jsonl``.
         model: Base model, as `MemEditor` takes it.
         strategy: Name of the strategy or of the parametric method.
+        demonstrations: The file that `ike` takes its demonstrations from, or None for those that ship.
         edits: Edits that one memory holds, or None for all.
         limit: Most cases, drawn by the seed; None for all.
         seed: Seed of the draw, of the order of the edits and of the grouping.
@@ -39,6 +40,7 @@ class Options:
     json: Path
     model: str = "embedded"
     strategy: str = "walk"
+    demonstrations: Path | None = None
     edits: int | None = 1
     limit: int | None = None
     seed: int = 0
@@ -58,6 +60,8 @@ class Options:
             "data_sha256": sha256(self.data),
             "model": self.model,
             "strategy": self.strategy,
+            "demonstrations": self.demonstrations and self.demonstrations.name,
+            "demonstrations_sha256": self.demonstrations and sha256(self.demonstrations),
             "edits_per_memory": self.edits or "all",
             "limit": self.limit,
             "seed": self.seed,

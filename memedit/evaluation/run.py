@@ -12,7 +12,6 @@ from typing import cast
 
 from memedit.errors import InvalidSpec
 from memedit.evaluation.cases import load
-from memedit.evaluation.environment import peak_memory_mib
 from memedit.evaluation.examine import CaseRecord, Examination
 from memedit.evaluation.method import Method
 from memedit.evaluation.options import Options, Placed, place
@@ -30,7 +29,8 @@ class Finished:
         records: By `Placed.key`, what was recorded.
         superseded: Edits that a later one superseded, in the memory of all.
         seconds_per_edit: What making an edit took, embedding it included.
-        peak_memory: Most memory used in this process since the run began, in MiB, by device.
+        preparation_seconds: What was needed once before the first edit took.
+        peak_memory: Most memory this process used in each phase (``edit``, ``question``), in MiB, by device.
     """
 
     options: Options
@@ -38,7 +38,8 @@ class Finished:
     records: Mapping[str, CaseRecord]
     superseded: int
     seconds_per_edit: float | None
-    peak_memory: Mapping[str, float]
+    preparation_seconds: float
+    peak_memory: Mapping[str, Mapping[str, float]]
 
 
 def run(options: Options, method: Method, model: RememberedModel) -> Finished:
@@ -65,12 +66,13 @@ def run(options: Options, method: Method, model: RememberedModel) -> Finished:
         missing = set(log.missing(case.key for case in placed))
         with progress(f"{options.strategy}: cases", total=len(placed), done=log.resumed) as advance:
             for batch in _batches([case for case in placed if case.key in missing], options, method.side_by_side):
-                records = Examination(options, method, model, batch).examine()
+                with method.memory.phase("question"):
+                    records = Examination(options, method, model, batch).examine()
                 log.add({key: dict(record) for key, record in records.items()})
                 advance(len(batch))
         records = {case.key: cast("CaseRecord", log.done[case.key]) for case in placed}
     each = method.edit_seconds / method.edits_made if method.edits_made else None
-    return Finished(options, placed, records, superseded, each, peak_memory_mib())
+    return Finished(options, placed, records, superseded, each, method.preparation_seconds, method.memory.peaks)
 
 
 def _batches(todo: Sequence[Placed], options: Options, side_by_side: bool) -> Iterator[list[Placed]]:

@@ -16,6 +16,9 @@ MEASURES = {
     "attribute_success": "attributes",
 }
 """Each measure's name in a result, and in words."""
+FLUENCY = "fluency (n-gram entropy, bits)"
+PHASES = {"edit": "peak memory, editing", "question": "peak memory, asking"}
+"""The phases of a run whose memory is measured, in words."""
 WORDS = {"teacher_forced": "teacher forced", "generated": "generated"}
 
 
@@ -58,6 +61,13 @@ def tables(result: Figures) -> list[Table]:
     return [*made, curve, _cost(result)] if curve else [*made, _cost(result)]
 
 
+def peak_memory(cost: Figures, phase: str) -> str:
+    """The most memory used in a phase of a run, in MiB: the host's, and an accelerator's where there is one."""
+    peaks = section(section(cost, "peak_memory_mib"), phase)
+    told = [number(value) if device == "host" else f"{number(value)} ({device})" for device, value in peaks.items()]
+    return " + ".join(told) or "–"
+
+
 def _by_kind(part: Figures, measure: str, kind: str) -> str:
     figure = section(section(part, measure), kind)
     return f"{percent(figure, 'value', interval=False)} of {number(figure.get('prompts'))}"
@@ -81,14 +91,14 @@ def _scalability(result: Figures) -> Table | None:
 
 def _cost(result: Figures) -> Table:
     cost, fluency = section(result, "cost"), section(result, "fluency")
-    memory = ", ".join(f"{number(value)} ({name})" for name, value in section(cost, "peak_memory_mib").items())
     rows = (
         ("edits superseded by later ones", number(result.get("superseded_edits"))),
-        ("fluency (n-gram entropy, bits)", number(fluency.get("entropy_bits"))),
+        (FLUENCY, number(fluency.get("entropy_bits"))),
         ("model calls a question", number(cost.get("model_calls_per_question"))),
         ("prompt tokens a question", number(cost.get("prompt_tokens_per_question"))),
         ("seconds an edit", number(cost.get("seconds_per_edit"))),
         ("seconds a question", number(cost.get("seconds_per_question"))),
-        ("peak memory, MiB", memory),
+        ("seconds before the first edit, once", number(cost.get("preparation_seconds"))),
+        *((f"{words}, MiB", peak_memory(cost, phase)) for phase, words in PHASES.items()),
     )
     return Table("Cost and side figures", ("", "value"), rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from memedit.answer import Cost
 from memedit.errors import InvalidEdit
 from memedit.evaluation.cases import Edit
+from memedit.evaluation.environment import PeakMemory
 from memedit.evaluation.method import Ask, Reply, Seen, Span
 from memedit.models.base import Completion, Prompt, Sampling, Score
 from memedit.parametric.edits import WeightEdit
@@ -33,12 +34,16 @@ class WeightsMethod:
     def __init__(self, model: ParametricModel) -> None:
         self.edits_made = 0
         self.edit_seconds = 0.0
+        self.preparation_seconds = 0.0
+        self.memory = PeakMemory()
         self._model = model
         self._edits: list[WeightEdit] = []
         self._held: Span = (0, 0)
 
     def edit(self, edits: Sequence[Edit]) -> int:
         """See `Method.edit`. Weights know no slots, so that no edit supersedes another.
+
+        Nothing is written to the weights yet: that is counted where a prompt first sees the edits.
 
         Raises:
             InvalidEdit: An edit's subject is not in its prompt; names file and row.
@@ -48,6 +53,9 @@ class WeightsMethod:
                 self._edits.append(WeightEdit(edit.prompt, edit.subject, edit.target))
             except InvalidEdit as error:
                 raise InvalidEdit(f"{edit.fact.source}, field 'subject': {error.problem}", error.mend) from None
+        began = time.perf_counter()
+        self._model.prepare()
+        self.preparation_seconds += time.perf_counter() - began
         return 0
 
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
@@ -77,7 +85,8 @@ class WeightsMethod:
         if span == self._held:
             return
         began = time.perf_counter()
-        self._model.hold(self._edits[slice(*span)])
+        with self.memory.phase("edit"):
+            self._model.hold(self._edits[slice(*span)])
         self._held = span
         self.edit_seconds += time.perf_counter() - began
         self.edits_made += span[1] - span[0]

@@ -65,11 +65,16 @@ class Score(NamedTuple):
         log_probability: Natural log of the continuation's probability given the prompt.
         tokens: Tokens of the continuation.
         greedy: Whether greedy decoding would have produced exactly it.
+        matched_tokens: How many of its tokens are the likeliest ones, each after the prompt and the continuation's own tokens
+            before it; None where the model does not tell.
+        likeliest: The ids of the tokens that are likeliest at the continuation's places; empty where the model does not tell.
     """
 
     log_probability: float
     tokens: int
     greedy: bool
+    matched_tokens: int | None = None
+    likeliest: tuple[int, ...] = ()
 
 
 @runtime_checkable

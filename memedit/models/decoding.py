@@ -165,8 +165,9 @@ class Decoder:
                 wanted = torch.tensor(tokens[start:], dtype=torch.long, device=row.device)
                 predicted = torch.log_softmax(row[-len(wanted) - 1 : -1].float(), dim=-1)
                 total = float(predicted.gather(1, wanted[:, None]).sum())
-                greedy = bool((predicted.argmax(dim=1) == wanted).all())
-                scores.append(Score(total, len(wanted), greedy))
+                likeliest = predicted.argmax(dim=1)
+                matched = int((likeliest == wanted).sum())
+                scores.append(Score(total, len(wanted), matched == len(wanted), matched, tuple(likeliest.tolist())))
         return scores
 
     def _begin(

@@ -117,7 +117,7 @@ class LocalModel:
             InvalidQuestion: A prompt is empty.
         """
         joined = [self._joined(prompt, continuation) for prompt, continuation in pairs]
-        results: list[Score] = [Score(0.0, 0, greedy=True)] * len(joined)
+        results: list[Score] = [Score(0.0, 0, greedy=True, matched_tokens=0)] * len(joined)
         for prefix, members in self._decoder.group([tokens[:start] for tokens, start in joined]):
             for batch in self._batches(members, [len(tokens) for tokens, _ in joined]):
                 scores = self._decoder.score([joined[index] for index in batch], prefix)

@@ -195,7 +195,7 @@ class OpenAIModel:
             tokens = before + (self._tokenize(continuation, special=False) if continuation else [])
             start = len(before)
         if start in (0, len(tokens)):
-            return Score(0.0, 0, greedy=True)
+            return Score(0.0, 0, greedy=True, matched_tokens=0)
         client = self._connect()
         response = self._patience.send(
             lambda timeout: client.completions.create(
@@ -211,15 +211,18 @@ class OpenAIModel:
         told = choice.get("prompt_logprobs")
         if not isinstance(told, list) or len(told) != len(tokens):
             raise BadModelResponse(f"{self._server} did not tell the probabilities of the prompt.", "Update vLLM.")
-        total, greedy = 0.0, True
+        total, matched, likeliest = 0.0, 0, list[int]()
         for token, entry in zip(tokens[start:], told[start:], strict=True):
-            one = _mapping(_mapping(entry).get(str(token)))
+            ranked = {name: _mapping(one) for name, one in _mapping(entry).items()}
+            one = ranked.get(str(token), {})
             value = one.get("logprob")
             if not isinstance(value, int | float):
                 raise BadModelResponse(f"{self._server} left out the probability of a token.", "Update vLLM.")
             total += value
-            greedy = greedy and one.get("rank") == 1
-        return Score(total, len(tokens) - start, greedy)
+            matched += one.get("rank") == 1
+            likeliest += [int(name) for name, other in ranked.items() if other.get("rank") == 1][:1]
+        count = len(tokens) - start
+        return Score(total, count, matched == count, matched, tuple(likeliest) if len(likeliest) == count else ())
 
     def _tokenize(self, prompt: Prompt, *, special: bool = True) -> list[int]:
         body: dict[str, object] = {"model": self._about().model}

@@ -6,6 +6,7 @@ model = ScriptedModel({"Who wrote Misery?": "Stephen King", re.compile("capital"
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -84,12 +85,15 @@ class ScriptedModel:
         yield from re.findall(r"\s*\S+|\s+$", text)
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """Log probability 0 where the continuation is the scripted reply, else -1 for every word of it."""
+        """Log probability 0 where the continuation is the scripted reply, else -1 for every word of it; words are its tokens."""
         scores = []
         for prompt, continuation in pairs:
-            words = len(continuation.split())
-            greedy = self._reply(prompt).strip() == continuation.strip()
-            scores.append(Score(0.0 if greedy else -float(words), words, greedy))
+            words, reply = continuation.split(), self._reply(prompt)
+            greedy = reply.strip() == continuation.strip()
+            said = [*reply.split(), *[""] * len(words)][: len(words)]
+            matched = sum(word == expected for word, expected in zip(said, words, strict=True))
+            likeliest = tuple(zlib.crc32(word.encode()) for word in said)
+            scores.append(Score(0.0 if greedy else -float(len(words)), len(words), greedy, matched, likeliest))
         return scores
 
     def count_tokens(self, prompt: Prompt) -> int:

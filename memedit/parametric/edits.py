@@ -117,6 +117,18 @@ class Editing(Protocol):
         """The name it is selected by."""
         ...
 
+    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Do what is needed once for a model, however many edits follow; `apply` does it where it was left out.
+
+        Args:
+            model: The model, unedited.
+            tokenizer: Its tokenizer.
+
+        Raises:
+            UnknownLayers: The model's architecture is not known.
+        """
+        ...
+
     def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[WeightEdit]) -> Applied:
         """Edit the weights of `model` in place. Where it fails, they are as they were.
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 _ALONE = -100
 """The label that a cross entropy leaves out."""
+_ROWS = 32
+"""Most sentences run together: what training takes in memory must not grow with the number of edits."""
 
 
 class FineTuning:
-    """Fine-tuning of one matrix. All edits are one batch.
+    """Fine-tuning of one matrix. All edits are one batch: a step follows the mean over all of them.
 
     Args:
         kind: ``"l"`` or ``"m"``.
@@ -59,6 +61,10 @@ class FineTuning:
         self.rate = rate
         self.enough = enough
 
+    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Pick the layer. See `memedit.parametric.edits.Editing.prepare`."""
+        self._chosen_layer(model, tokenizer)
+
     def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[WeightEdit]) -> Applied:
         """See `memedit.parametric.edits.Editing.apply`."""
         names = LayerMap(model)
@@ -85,11 +91,8 @@ class FineTuning:
         weight.requires_grad_(True)
         try:
             for _ in range(self.steps):
-                with torch.enable_grad():
-                    loss = target_loss(model, tokens, labels)
-                    if float(loss.detach()) < self.enough:
-                        break
-                    torch.autograd.backward(loss)
+                if descend(model, tokens, labels) < self.enough:
+                    break
                 adam.step()
                 adam.zero_grad()
                 if self.bound:
@@ -139,11 +142,25 @@ def batch(
     )
 
 
-def target_loss(model: PreTrainedModel, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the places that count."""
+def descend(model: PreTrainedModel, tokens: torch.Tensor, labels: torch.Tensor) -> float:
+    """The mean cross entropy over all places that count; its gradient is added to that of the parameters."""
+    import torch
+
+    count, total = int((labels != _ALONE).sum()), 0.0
+    for some, asked in zip(torch.split(tokens, _ROWS), torch.split(labels, _ROWS), strict=True):
+        width = int((asked != _ALONE).any(0).nonzero().max()) + 1  # what the longest of these rows needs
+        with torch.enable_grad():
+            loss = _loss(model, some[:, :width], asked[:, :width]) / count
+            torch.autograd.backward(loss)
+        total += float(loss.detach())
+    return total
+
+
+def _loss(model: PreTrainedModel, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The sum of the cross entropies over the places that count."""
     import torch
 
     # Padding is on the right, where no place that counts sees it: no attention mask is needed.
     hidden = model.base_model(tokens, use_cache=False).last_hidden_state
     counts = labels != _ALONE
-    return torch.nn.functional.cross_entropy(LayerMap(model).logits(hidden[counts]), labels[counts])
+    return torch.nn.functional.cross_entropy(LayerMap(model).logits(hidden[counts]), labels[counts], reduction="sum")

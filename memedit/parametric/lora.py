@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from memedit.errors import MissingExtra
 from memedit.parametric.edits import Applied, WeightEdit, check
-from memedit.parametric.finetune import batch, target_loss
+from memedit.parametric.finetune import batch, descend
 from memedit.parametric.layers import LayerMap
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Lora:
-    """Low-rank adaptation. All edits are one batch.
+    """Low-rank adaptation. All edits are one batch: a step follows the mean over all of them.
 
     Args:
         rank: Rank of the adapters.
@@ -54,6 +54,10 @@ class Lora:
         self.rate = rate
         self.enough = enough
         self.seed = seed
+
+    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Nothing is needed but layers that are known. See `memedit.parametric.edits.Editing.prepare`."""
+        LayerMap(model)
 
     def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[WeightEdit]) -> Applied:
         """See `memedit.parametric.edits.Editing.apply`.
@@ -109,12 +113,10 @@ class Lora:
         adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         adam = torch.optim.Adam(adapters, lr=self.rate)
         for _ in range(self.steps):
-            with torch.enable_grad():
-                loss = target_loss(model, tokens, labels)
-                if float(loss.detach()) < self.enough:
-                    break
-                torch.autograd.backward(loss)
+            if descend(model, tokens, labels) < self.enough:
+                break
             adam.step()
             adam.zero_grad()
         for parameter in adapters:
             parameter.requires_grad_(False)
+            parameter.grad = None

@@ -56,6 +56,11 @@ class Memit:
         self.prefixes = prefixes
         self.settings = settings
 
+    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Pick the layers, estimate C and sample the prefixes. See `memedit.parametric.edits.Editing.prepare`."""
+        self.moments.get(model, tokenizer, self._chosen_layers(model, tokenizer))
+        self.prefixes.texts(model, tokenizer)
+
     def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[WeightEdit]) -> Applied:
         """See `memedit.parametric.edits.Editing.apply`."""
         names = LayerMap(model)

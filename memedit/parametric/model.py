@@ -95,6 +95,11 @@ class ParametricModel(TransformersModel):
         """Its tokenizer."""
         return cast("_HasTokenizer", self._tokenizer).tokenizer
 
+    def prepare(self) -> None:
+        """Do what the method needs once for this model, so that the first edit takes no longer than the others."""
+        if self._applied is None:
+            self.method.prepare(self.weights, self.vocabulary)
+
     def hold(self, edits: Sequence[WeightEdit]) -> None:
         """Put these edits into the weights and no others: what was there is taken out first, bit for bit.
 
@@ -139,14 +144,22 @@ def edited(spec: str, method: str | Editing = "rome", edits: Sequence[WeightEdit
         ModelNotFound: There is no such model.
         InvalidSpec: There is no such method.
     """
-    kind, _, rest = spec.partition(":")
+    check_reach(spec)
     if spec == "embedded":
         from memedit.models.embedded import NAME, model_folder
 
         return ParametricModel(model_folder(), method, edits, name=NAME)
-    if kind == "hf" and rest:
-        return ParametricModel(rest, method, edits, name=spec)
-    raise UnknownLayers(
-        f"The weights of {spec!r} are out of reach, so they cannot be edited.",
-        "Name a model that runs in this process: 'embedded' or 'hf:NAME_OR_PATH'.",
-    )
+    return ParametricModel(spec.removeprefix("hf:"), method, edits, name=spec)
+
+
+def check_reach(spec: str) -> None:
+    """Make sure that the weights of a model can be had; nothing is loaded.
+
+    Raises:
+        UnknownLayers: The model is not in this process.
+    """
+    if spec != "embedded" and not (spec.startswith("hf:") and len(spec) > len("hf:")):
+        raise UnknownLayers(
+            f"The weights of {spec!r} are out of reach, so they cannot be edited.",
+            "Name a model that runs in this process: 'embedded' or 'hf:NAME_OR_PATH'.",
+        )

@@ -67,6 +67,11 @@ class Rome:
         self.prefixes = prefixes
         self.settings = settings
 
+    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Pick the layer, estimate C and sample the prefixes. See `memedit.parametric.edits.Editing.prepare`."""
+        self.moments.get(model, tokenizer, [self.chosen_layer(model, tokenizer)])
+        self.prefixes.texts(model, tokenizer)
+
     def apply(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: Sequence[WeightEdit]) -> Applied:
         """See `memedit.parametric.edits.Editing.apply`."""
         import torch

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memedit.errors import InvalidSpec
@@ -29,6 +30,22 @@ _BUILT_IN = {
 def strategy_names() -> list[str]:
     """The names that `load_strategy` knows, sorted."""
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group="memedit.strategies"))})
+
+
+def with_demonstrations(name: str, path: Path | None) -> str | Strategy:
+    """The strategy that takes its demonstrations from a file; the name as it is where there is none.
+
+    Raises:
+        InvalidSpec: The strategy shows no demonstrations.
+        BadDataFile, BadRow: The file is not as it should be.
+    """
+    if path is None:
+        return name
+    if name != "ike":
+        raise InvalidSpec(f"The strategy {name!r} takes no demonstrations.", "Leave out --demonstrations, or use ike.")
+    from memedit.strategies.ike import Ike
+
+    return Ike(path)
 
 
 def load_strategy(spec: str | Strategy) -> Strategy:

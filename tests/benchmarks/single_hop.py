@@ -98,7 +98,10 @@ KNOWEDIT: list[Row] = [
 
 
 class Reader:
-    """A base model that says "Jon Dahl wrote it." to everything, and finds "Jon Dahl" likely and all else unlikely."""
+    """A base model that says "Jon Dahl wrote it." to everything, and finds "Jon" and "Dahl" likely and all else unlikely.
+
+    Words are its tokens.
+    """
 
     name = "reader"
     context_length = 4096
@@ -116,14 +119,16 @@ class Reader:
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
         self.scored += [(str(prompt), text) for prompt, text in pairs]
-        likely = {"Jon", "Dahl", "Jon Dahl"}
-        return [
-            Score(-0.5 if text.strip() in likely else -9.0, len(text.split()), text.strip() in likely)
-            for _, text in pairs
-        ]
+        return [self._score(text.split()) for _, text in pairs]
 
     def count_tokens(self, prompt: Prompt) -> int:
         return 5
+
+    def _score(self, words: Sequence[str]) -> Score:
+        matched = sum(word in ("Jon", "Dahl") for word in words)
+        sure = matched == len(words)
+        likeliest = tuple(1 if word in ("Jon", "Dahl") else 0 for word in words)
+        return Score(-0.5 if sure else -9.0, len(words), sure, matched, likeliest)
 
 
 class Named:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from memedit.cli import app
 from memedit.commands.compare import sizes
-from memedit.errors import BadDataFile, InvalidSpec
-from memedit.evaluation.compare import Grid, compare, make_grid, tables
+from memedit.errors import BadDataFile, InvalidSpec, UnknownLayers
+from memedit.evaluation.compare import Grid, cell_command, compare, make_grid, tables
 from memedit.evaluation.remembered import RememberedModel
 from tests.benchmarks.single_hop import COUNTERFACT, Reader
 
@@ -55,6 +55,29 @@ def test_the_grid_comes_to_one_report(data: Path, reader: Reader) -> None:
     assert len(tables(report)) == 3
 
 
+def test_the_report_holds_every_command_with_where_its_files_lie(data: Path, reader: Reader) -> None:
+    probe = {"question": "What is the mayor's dog called?", "answer": "Rex"}
+    shown = data.parent / "mine.jsonl"
+    row = {"fact": "The mayor's dog is called Rex.", "copy": probe, "update": probe, "retain": probe}
+    shown.write_text(json.dumps(row), encoding="utf-8")
+
+    report = run(grid(data, strategies=["base", "ike"], edits=[1], demonstrations=shown), reader)
+
+    base, ike = (cell_command(cell, str(data), str(shown)) for cell in report["cells"])
+    text = (data.parent / "out" / "report.md").read_text(encoding="utf-8")
+    assert base in text
+    assert ike in text
+    assert f"--data {data} " in base
+    assert "--demonstrations" not in base
+    assert f"--demonstrations {shown}" in ike
+    assert any("Rex" in prompt for prompt in reader.prompts)
+
+
+def test_demonstrations_are_for_ike(data: Path) -> None:
+    with pytest.raises(InvalidSpec, match="demonstrations"):
+        grid(data, demonstrations=data)
+
+
 def test_what_was_run_is_not_run_again(data: Path, reader: Reader) -> None:
     run(grid(data), reader)
     out = data.parent / "out"
@@ -84,6 +107,13 @@ def test_results_of_another_comparison_are_kept(data: Path, reader: Reader) -> N
 def test_an_unknown_name_is_refused_before_anything_is_run(data: Path, reader: Reader) -> None:
     with pytest.raises(InvalidSpec, match="psychic"):
         run(grid(data, strategies=["base", "psychic"]), reader)
+
+    assert not reader.prompts
+
+
+def test_weights_out_of_reach_are_refused_before_anything_is_run(data: Path, reader: Reader) -> None:
+    with pytest.raises(UnknownLayers, match="out of reach"):
+        run(grid(data, strategies=["base", "rome"], model="http://localhost:8000/v1"), reader)
 
     assert not reader.prompts
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from memedit.evaluation.measures import answer_right, entropy, mean, preferred, words_agree, words_right
+from memedit.evaluation.measures import answer_right, entropy, mean, preferred, tokens_agree, tokens_right
 from memedit.models.base import Score
 
 CLOZE = "The capital of France is"
@@ -47,10 +47,10 @@ def test_names_are_weighed_by_the_mean_over_their_tokens() -> None:
     assert not preferred(short, short)
 
 
-def test_words_right_and_kept() -> None:
-    assert words_right([True, True, False, False]) == 0.5
-    assert words_right([]) == 0.0
-    assert words_agree([True, False, False], [True, True, False]) == pytest.approx(2 / 3)
+def test_tokens_right_and_kept() -> None:
+    assert tokens_right(2, 4) == 0.5
+    assert tokens_right(0, 0) == 0.0
+    assert tokens_agree([5, 6, 7], [5, 8, 7]) == pytest.approx(2 / 3)
 
 
 def test_entropy_is_the_weighted_mean_of_bigrams_and_trigrams() -> None:

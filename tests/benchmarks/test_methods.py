@@ -66,6 +66,10 @@ class Weights(Reader):
     def __init__(self) -> None:
         super().__init__()
         self.held: list[tuple[str, ...]] = []
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
 
     def hold(self, edits: Sequence[WeightEdit]) -> None:
         self.held.append(tuple(edit.target for edit in edits))
@@ -85,6 +89,8 @@ def test_a_parametric_method_holds_the_edits_of_one_memory_at_a_time(tmp_path: P
 
     assert sorted(weights.held) == [("Ana Ruiz",), ("Ito Kana",), ("Mirela Toma",)], "each is put in once"
     assert method.edits_made == 3
+    assert weights.prepared == 1
+    assert set(result["cost"]["peak_memory_mib"]) == {"edit", "question"}
     assert result["generated"]["edit_success"] == 1.0
     assert result["generated"]["exact_invariance"] == 0.0
     assert result["teacher_forced"]["edit_success"] == 0.0, "its probabilities are those of the weights"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from memedit.evaluation.cases import Benchmark, load
 from memedit.evaluation.command import main
 from memedit.evaluation.examine import checkpoints, recall_prompt
 from memedit.evaluation.figures import figures
-from memedit.evaluation.method import MemoryMethod
+from memedit.evaluation.method import Ask, MemoryMethod, open_method
 from memedit.evaluation.options import Options, place
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.run import run
 from memedit.memory.memory import EditMemory
+from memedit.models.base import Prompt, Score
 from memedit.strategies.base import Strategy
 from memedit.strategies.direct import Base
 from tests.benchmarks.single_hop import COUNTERFACT, KNOWEDIT, ZSRE, Named, Reader, Row
@@ -51,6 +52,13 @@ def execute(tmp_path: Path, reader: Reader) -> Execute:
             return figures(run(Options(benchmark, data, **options), method, model))
 
     return execute
+
+
+def written(tmp_path: Path) -> Path:
+    """The rows of CounterFact in a file."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(COUNTERFACT), encoding="utf-8")
+    return path
 
 
 def records(tmp_path: Path) -> dict[str, Any]:
@@ -110,15 +118,69 @@ def test_a_prompt_about_another_cases_edit_is_told_apart(execute: Execute) -> No
     assert one["generated"]["exact_invariance_untouched"] == own["generated"]["exact_invariance"] == 1.0
 
 
-def test_zsre_counts_words_under_teacher_forcing(execute: Execute) -> None:
+def test_zsre_counts_tokens_under_teacher_forcing(execute: Execute, reader: Reader) -> None:
     rows = [copy.deepcopy(ZSRE[0])]
     rows[0] |= {"alt": "Jon Toma", "loc": "nq question: who wrote Low Tide?", "loc_ans": "Jon Berg"}
 
     result = execute("zsre", rows, strategy=Base())
 
-    assert result["teacher_forced"]["edit_success"] == 0.5, "of Jon Toma the model expects the first word"
+    assert result["teacher_forced"]["edit_success"] == 0.5, "of Jon Toma the model expects the first token"
     assert result["generated"]["edit_success"] == 0.0
     assert result["teacher_forced"]["locality"] == result["generated"]["locality"] == 1.0
+    assert ("Who is the author of The Salt Road?", " Jon Toma") in reader.scored, "the answer is scored as a whole"
+
+
+def test_an_answer_that_no_model_wrote_predicts_what_it_says_and_nothing_else(execute: Execute) -> None:
+    rows = [copy.deepcopy(ZSRE[0])]
+    rows[0] |= {"loc": "How long is The Salt Road?", "loc_ans": "Jon Berg"}
+
+    result = execute("zsre", rows, strategy=Named())
+
+    assert result["teacher_forced"]["edit_success"] == 1.0
+    assert result["teacher_forced"]["locality"] == 0.0
+    assert result["teacher_forced"]["exact_invariance"] == 0.0
+
+
+def test_a_model_that_does_not_tell_its_likeliest_tokens_is_not_marked_by_them(
+    execute: Execute, reader: Reader
+) -> None:
+    def untold(pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        return [Score(-1.0, 2, greedy=False) for _ in pairs]
+
+    reader.score = untold  # type: ignore[method-assign]
+
+    forced = execute("zsre", strategy=Base())["teacher_forced"]
+
+    assert forced["edit_success"] is None
+    assert forced["locality"] is None
+
+
+def test_ike_takes_its_demonstrations_from_a_file(tmp_path: Path, reader: Reader) -> None:
+    probe = {"question": "What is the mayor's dog called?", "answer": "Rex"}
+    file = tmp_path / "mine.jsonl"
+    file.write_text(
+        json.dumps({"fact": "The mayor's dog is called Rex.", "copy": probe, "update": probe, "retain": probe}),
+        encoding="utf-8",
+    )
+
+    with open_method("scripted", "ike", RememberedModel(reader), file) as method:
+        method.edit([problem.case.edit for problem in load(written(tmp_path), "counterfact", limit=1)])
+        method.answer([Ask((0, 1), "The Salt Road is by")])
+
+    assert "New Fact: The mayor's dog is called Rex." in reader.prompts[-1]
+    with (
+        pytest.raises(InvalidSpec, match="no demonstrations"),
+        open_method("scripted", "walk", RememberedModel(reader), file),
+    ):
+        pass
+
+
+def test_memory_and_preparation_are_told_apart_by_phase(execute: Execute) -> None:
+    cost = execute("counterfact")["cost"]
+
+    assert set(cost["peak_memory_mib"]) == {"edit", "question"}
+    assert min(cost["peak_memory_mib"][phase]["host"] for phase in ("edit", "question")) > 10
+    assert cost["preparation_seconds"] > 0
 
 
 def test_knowedit_is_told_by_kind(execute: Execute) -> None:

@@ -119,6 +119,7 @@ def test_the_environment_is_json_and_names_the_command(tmp_path: Path) -> None:
 
     assert json.loads(json.dumps(found)) == found
     assert str(found["command"]).endswith("--limit 3 'a b'")
+    assert environment(["/usr/bin/memedit", "compare", "--seed", "1"])["command"] == "memedit compare --seed 1"
     assert {"python", "cpu", "cores", "versions", "commit"} <= set(found)
 
 

@@ -7,7 +7,8 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,16 +18,17 @@ from memedit.errors import IndexRebuilt
 from memedit.memory.memory import EditMemory
 from tests.crash.writer import Acknowledged, write_until_killed
 from tests.memory.hash_embedder import HashEmbedder
+from tests.postgres import Server
 
 KILLS = 50
-KILLS_A_FILE = 10
+KILLS_A_MEMORY = 10
 
 
-def kill_a_writer(path: Path, seed: int, *, reports: int, seconds: float) -> list[Acknowledged]:
+def kill_a_writer(place: str, seed: int, *, reports: int, seconds: float) -> list[Acknowledged]:
     """Start a writer and kill it.
 
     Args:
-        path: The memory's file.
+        place: The memory's file or URL.
         seed: Chooses what is written.
         reports: How many reports to wait for, the first of which says that the memory is open.
         seconds: How long to wait after that.
@@ -37,7 +39,7 @@ def kill_a_writer(path: Path, seed: int, *, reports: int, seconds: float) -> lis
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["pytest", "tests.crash.writer"])  # so that a writer starts at once
     reading, writing = processes.Pipe(duplex=False)
-    writer = processes.Process(target=write_until_killed, args=(path, seed, writing))
+    writer = processes.Process(target=write_until_killed, args=(place, seed, writing))
     writer.start()
     writing.close()
     said = [reading.recv() for _ in range(reports)]
@@ -58,9 +60,9 @@ def rest(reading: Connection) -> list[Acknowledged | None]:
         return said
 
 
-def check(path: Path, earlier: Sequence[Acknowledged], last: Sequence[Acknowledged]) -> None:
+def check(place: str, earlier: Sequence[Acknowledged], last: Sequence[Acknowledged]) -> None:
     """Hold a memory against what its writers said: the earlier ones, and the one that was killed last."""
-    with EditMemory(path, embedder=HashEmbedder()) as memory:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         history = {fact.id: fact.statement for fact in memory.history()}
         for report in (*earlier, *last):
             assert report.written.items() <= history.items()
@@ -84,23 +86,33 @@ def check_index(memory: EditMemory) -> None:
     assert sorted(hit.fact.id for hit in found) == [fact.id for fact in live]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Places of empty memories."""
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("postgres")
+        return server.new_url
+    numbers = count(1)
+    return lambda: str(tmp_path / f"facts{next(numbers)}.db")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::memedit.errors.IndexRebuilt")
-def test_no_acknowledged_write_is_lost_however_often_the_writer_is_killed(tmp_path: Path) -> None:
+def test_no_acknowledged_write_is_lost_however_often_the_writer_is_killed(new_place: Callable[[], str]) -> None:
     choose = random.Random(2024)
     written = 0
 
-    for file in range(KILLS // KILLS_A_FILE):
-        path = tmp_path / f"facts{file}.db"
+    for _ in range(KILLS // KILLS_A_MEMORY):
+        place = new_place()
         earlier: list[Acknowledged] = []
-        for kill in range(KILLS_A_FILE):
+        for kill in range(KILLS_A_MEMORY):
             # Every other time in the midst of opening: creating the file, or replaying what the last one left.
             opening = kill % 2 == 0
             reports, seconds = (
                 (0, choose.uniform(0, 0.1)) if opening else (choose.randint(1, 9), choose.uniform(0, 0.02))
             )
-            said = kill_a_writer(path, kill, reports=reports, seconds=seconds)
-            check(path, earlier, said)
+            said = kill_a_writer(place, kill, reports=reports, seconds=seconds)
+            check(place, earlier, said)
             earlier += said
         written += sum(len(report.written) for report in earlier)
 
@@ -108,13 +120,13 @@ def test_no_acknowledged_write_is_lost_however_often_the_writer_is_killed(tmp_pa
 
 
 def test_a_killed_writers_index_is_caught_up_with_a_notice(tmp_path: Path) -> None:
-    path = tmp_path / "facts.db"
-    said = kill_a_writer(path, 1, reports=5, seconds=0)
+    place = str(tmp_path / "facts.db")
+    said = kill_a_writer(place, 1, reports=5, seconds=0)
     (tmp_path / "facts.db.index").unlink(missing_ok=True)
 
     with pytest.warns(IndexRebuilt):
-        check(path, [], said)
+        check(place, [], said)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check(path, said, [])
+        check(place, said, [])

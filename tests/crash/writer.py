@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import NamedTuple
 
 from memedit.memory.fact import FactInput, Receipt
@@ -27,10 +26,10 @@ class Acknowledged(NamedTuple):
     time: datetime
 
 
-def write_until_killed(path: Path, seed: int, reports: Connection) -> None:
+def write_until_killed(place: str, seed: int, reports: Connection) -> None:
     """Open the memory, report so with None, and write."""
     choose = random.Random(seed)
-    memory = EditMemory(path, embedder=HashEmbedder())
+    memory = EditMemory(place, embedder=HashEmbedder())
     reports.send(None)
     step = 0
     while True:

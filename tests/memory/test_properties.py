@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -35,6 +35,7 @@ from memedit.memory.catalogue import Catalogue
 from memedit.memory.fact import Fact, FactInput, Relation
 from memedit.memory.memory import EditMemory, MemoryView
 from tests.memory.hash_embedder import HashEmbedder
+from tests.postgres import Server
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +139,7 @@ class MemoryMachine(RuleBasedStateMachine):
         # Flushing to a real disk hundreds of times is not what is tested here.
         shared = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
+        self.place = self.new_place()
         self.time = datetime(2020, 1, 1, tzinfo=UTC)
         self.model = Model()
         self.writes: dict[str, list[tuple[Model, list[Step]]]] = {name: [] for name in NAMESPACES}
@@ -145,10 +147,11 @@ class MemoryMachine(RuleBasedStateMachine):
         self.past: list[tuple[datetime, Model]] = []
         self.memory = self.opened()
 
+    def new_place(self) -> str:
+        return str(self.folder / "facts.db")
+
     def opened(self) -> EditMemory:
-        return EditMemory(
-            self.folder / "facts.db", catalogue=catalogue(), embedder=HashEmbedder(), clock=lambda: self.time
-        )
+        return EditMemory(self.place, catalogue=catalogue(), embedder=HashEmbedder(), clock=lambda: self.time)
 
     def teardown(self) -> None:
         if hasattr(self, "memory"):
@@ -292,4 +295,22 @@ class MemoryMachine(RuleBasedStateMachine):
 TestMemory = MemoryMachine.TestCase
 TestMemory.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+class PostgresMachine(MemoryMachine):
+    server: ClassVar[Server]
+
+    def new_place(self) -> str:
+        return self.server.new_url()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _server(postgres: Server) -> None:
+    PostgresMachine.server = postgres
+
+
+TestMemoryOnPostgres = PostgresMachine.TestCase
+TestMemoryOnPostgres.settings = settings(
+    max_examples=10, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

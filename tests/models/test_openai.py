@@ -289,7 +289,9 @@ def tokenizing(path: str, body: dict[str, Any]) -> Reply:
         text = body["prompt"] if "prompt" in body else " ".join(turn["content"] for turn in body["messages"])
         return Reply({"tokens": [len(word) for word in text.split()]})
     probabilities = [
-        {str(token): {"logprob": -float(token), "rank": 1 if token < 5 else 2}} for token in body["prompt"]
+        {str(token): {"logprob": -float(token), "rank": 1 if token < 5 else 2}}
+        | ({"0": {"logprob": -0.1, "rank": 1}} if token >= 5 else {})
+        for token in body["prompt"]
     ]
     return completion("", prompt_logprobs=[None, *probabilities[1:]])
 
@@ -299,8 +301,9 @@ def test_scores_are_sums_over_the_continuations_tokens() -> None:
         easy, hard, empty, chat = OpenAIModel(server.url).score(
             [("a bb ccc", " dddd"), ("a bb", " cccccc ddd"), ("a bb", ""), (CHAT, "yes")]
         )
-    assert (easy.log_probability, easy.tokens, easy.greedy) == (-4.0, 1, True)
-    assert (hard.log_probability, hard.tokens, hard.greedy) == (-9.0, 2, False)
+    assert (easy.log_probability, easy.tokens, easy.greedy, easy.matched_tokens) == (-4.0, 1, True, 1)
+    assert (hard.log_probability, hard.tokens, hard.greedy, hard.matched_tokens) == (-9.0, 2, False, 1)
+    assert (easy.likeliest, hard.likeliest) == ((4,), (0, 3))
     assert (empty.log_probability, empty.tokens) == (0.0, 0)
     assert (chat.log_probability, chat.tokens) == (-3.0, 1)
 

@@ -61,8 +61,9 @@ def test_a_reply_that_is_missing_or_no_choice_is_an_error() -> None:
 
 def test_scores_the_scripted_reply_highest() -> None:
     right, wrong = ScriptedModel("Stephen King").score([(CHAT, " Stephen King"), (CHAT, " Jane Austen herself")])
-    assert (right.log_probability, right.tokens, right.greedy) == (0.0, 2, True)
-    assert (wrong.log_probability, wrong.tokens, wrong.greedy) == (-3.0, 3, False)
+    assert (right.log_probability, right.tokens, right.greedy, right.matched_tokens) == (0.0, 2, True, 2)
+    assert (wrong.log_probability, wrong.tokens, wrong.greedy, wrong.matched_tokens) == (-3.0, 3, False, 0)
+    assert right.likeliest == wrong.likeliest[:2]
 
 
 def test_refuses_a_prompt_over_its_context() -> None:

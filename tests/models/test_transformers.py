@@ -266,15 +266,19 @@ def test_scores_are_the_models_log_probabilities(any_tiny: Path) -> None:
     ]
     network: Any = cast("Any", model._network).model
     tokenizer: Any = cast("Any", model._tokenizer).tokenizer
-    expected = []
+    expected, likeliest, matched = [], [], []
     for prompt, continuation in pairs:
         before, tokens = (tokenizer(text)["input_ids"] for text in (prompt, prompt + continuation))
         assert tokens[: len(before)] == before
         with torch.inference_mode():
             logits = network(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
-        expected.append(sum(float(logits[at - 1, tokens[at]]) for at in range(len(before), len(tokens))))
+        places = range(len(before), len(tokens))
+        expected.append(sum(float(logits[at - 1, tokens[at]]) for at in places))
+        likeliest.append(tuple(int(logits[at - 1].argmax()) for at in places))
+        matched.append(sum(int(logits[at - 1].argmax()) == tokens[at] for at in places))
     scores = model.score(pairs)
     assert [score.log_probability for score in scores] == pytest.approx(expected, abs=1e-3)
+    assert [(score.likeliest, score.matched_tokens) for score in scores] == list(zip(likeliest, matched, strict=True))
     assert [score.tokens for score in scores] == [
         model.count_tokens(prompt + continuation) - model.count_tokens(prompt) for prompt, continuation in pairs
     ]

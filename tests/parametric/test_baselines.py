@@ -7,11 +7,12 @@ import torch
 
 from memedit.errors import InvalidSpec, MissingExtra
 from memedit.parametric.edits import Editing, WeightEdit
-from memedit.parametric.finetune import FineTuning, batch
+from memedit.parametric.finetune import FineTuning, batch, descend
 from memedit.parametric.layers import LayerMap
 from memedit.parametric.lora import Lora
 
 from .bits import bits_of, changed_names
+from .tiny import tiny_llama
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -53,6 +54,23 @@ def test_ft_m_learns_targets_of_several_tokens(model: PreTrainedModel, tokenizer
         assert probability(model, tokenizer, OTHER) > 0.2
 
     assert not changed_names(model, bits)
+
+
+def test_many_edits_are_one_step_though_they_are_run_in_parts(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_llama()
+    tokens, labels = batch(tokenizer, [ENDING, OTHER, EDIT] * 15)
+    weight = model.get_parameter(LayerMap(model).matrix_name(1))
+
+    mean = descend(model, tokens, labels)
+    found, weight.grad = weight.grad, None
+    logits = model(tokens).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    torch.autograd.backward(loss)
+
+    assert found is not None
+    assert weight.grad is not None
+    assert mean == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert torch.allclose(found, weight.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_ft_l_asks_for_every_target_token_at_the_prompts_end(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -16,7 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from memedit import __version__
+from memedit.answer import Answer
 from memedit.cli import app, options_first
+from memedit.commands import show
 from memedit.errors import IndexRebuilt
 from memedit.models.scripted import ScriptedModel
 
@@ -268,6 +270,27 @@ class TestQuestions:
 
         assert (answer["text"], answer["strategy"]) == ("base: What is the capital of France?", "base")
 
+    def test_ike_shows_the_demonstrations_of_a_file(self, run: Run, model: ScriptedModel, tmp_path: Path) -> None:
+        probe = {"question": "What is the mayor's dog called?", "answer": "Rex"}
+        file = tmp_path / "mine.jsonl"
+        row = {"fact": "The mayor's dog is called Rex.", "copy": probe, "update": probe, "retain": probe}
+        file.write_text(json.dumps(row), encoding="utf-8")
+        run("add", "France", "capital", "Lyon")
+
+        run("ask", "What is the capital of France?", "--strategy", "ike", "--demonstrations", str(file))
+
+        assert model.calls[-1].prompt.startswith("New Fact: The mayor's dog is called Rex.")
+
+    def test_a_notice_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
+        answer = Answer("What is the capital of France?", "Lyon", notice="From a copy of the weights.")
+
+        show.print_answer(answer)
+
+        printed = capsys.readouterr().out
+        assert "From a copy of the weights." in printed
+        assert "base model's own answer" not in printed
+        assert show.answer_json(answer)["notice"] == "From a copy of the weights."
+
     def test_explain_shows_facts_and_chains(self, run: Run) -> None:
         run("add", "France", "capital", "Lyon")
 
@@ -333,6 +356,8 @@ class TestErrors:
             (("undo",), 1, "NothingToUndo"),
             (("ask", " "), 1, "InvalidQuestion"),
             (("ask", "Who?", "--strategy", "guess"), 1, "walk"),
+            (("ask", "Who?", "--demonstrations", __file__), 1, "no demonstrations"),
+            (("ask", "Who?", "--strategy", "ike", "--demonstrations", __file__), 1, "test_cli.py, row 1"),
             (("facts", "--namespace", "\x07"), 1, "namespace"),
             (("add", "France", "capital"), 2, "SUBJECT RELATION OBJECT"),
             (("facts", "--as-of", "yesterday"), 2, "ISO date"),

@@ -181,6 +181,6 @@ def test_chat_and_explain_go_on_working(editor: MemEditor) -> None:
 @pytest.mark.model
 def test_the_embedded_model_takes_the_new_fact() -> None:
     with MemEditor(embedder=EMBEDDER, strategy=Ike(k=8)) as editor:
-        editor.add_fact("France", "capital", "Lyon")
+        editor.add_fact("Mariana Pineda", "P364", "Tamil")
 
-        assert editor.ask("What is the capital of France?").text == "Lyon"
+        assert editor.ask("The original language of Mariana Pineda is").text == "Tamil"
