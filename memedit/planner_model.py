@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ LIKENESS = 30.0
 _FEW = 3
 """Further phrases and questions of a relation that describe it besides the canonical ones."""
 
+_LAST_ARTICLE = re.compile(r"\s(?:an?|the)$")
 Chain = tuple[str, ...]
 Span = tuple[int, int]
 
@@ -125,7 +127,7 @@ class TrainedPlanner:
                     first, last = int(spans.first[at]), int(spans.last[at])
                     certainty = float(spans.log_probability[at])
                     offsets = tokens.offsets[at]
-                    span = (offsets[first][0], offsets[last][1])
+                    span = _trimmed(questions[row][0], (offsets[first][0], offsets[last][1]))
                     nothing = next((math.exp(g.score) for g in guesses[at] if not g.chain), 0.0)
                     if first == 0 or nothing > self.calibration.nothing:
                         continue
@@ -243,6 +245,12 @@ class TrainedPlanner:
             table = _Table(relations, index, known, trained=self._trained.issuperset(index))
             self._table = table
         return net, table
+
+
+def _trimmed(text: str, span: Span) -> Span:
+    """The span without an article at its end, which begins what comes after the name ("developed Windows a citizen of")."""
+    article = _LAST_ARTICLE.search(text, *span)
+    return span if article is None else (span[0], article.start())
 
 
 def description(relation: Relation) -> tuple[str, ...]:

@@ -55,6 +55,12 @@ def test_what_asks_for_no_chain_has_no_plan(planner: TrainedPlanner, view: Memor
     assert planner.plan([(text, view)]) == [[]]
 
 
+def test_a_start_ends_with_its_name(planner: TrainedPlanner, view: MemoryView) -> None:
+    question = "What country is the CEO of the company that developed Windows a citizen of?"
+
+    assert planner.plan([(question, view)])[0][0].start == "Windows"
+
+
 def test_plans_are_ranked_by_confidence(planner: TrainedPlanner, view: MemoryView) -> None:
     for plans in planner.plan([(question, view) for question in QUESTIONS]):
         confidences = [plan.confidence for plan in plans]
