@@ -48,6 +48,18 @@ def normalise(name: str) -> str:
     return key
 
 
+class Loosely(NamedTuple):
+    """What a name mostly means.
+
+    Attributes:
+        meant: The entity's name.
+        family: Whether the name is that of a whole family, of which `meant` is the best-known member.
+    """
+
+    meant: str
+    family: bool
+
+
 class EntityTable:
     """Maps the names of entities to their canonical keys.
 
@@ -66,7 +78,7 @@ class EntityTable:
         self._aliases: dict[str, _Alias] = {}
         self._by_entity: dict[str, list[str]] = {}
         self._types: dict[str, EntityType] = {}
-        self._loose: dict[str, str] = {}
+        self._loose: dict[str, Loosely] = {}
 
     @classmethod
     def builtin(cls) -> EntityTable:
@@ -85,7 +97,7 @@ class EntityTable:
             key = written = alias.entity
         return key
 
-    def loosely(self, name: str) -> str | None:
+    def loosely(self, name: str) -> Loosely | None:
         """What a name that means several things mostly means ("football": "association football"), or None.
 
         Raises:
@@ -158,7 +170,9 @@ def _builtin() -> EntityTable:
     data = tomllib.loads(text)
     exact_case = frozenset(cast("list[str]", data.pop("exact_case")))
     table = EntityTable()
-    table._loose = {normalise(name): meant for name, meant in cast("dict[str, str]", data.pop("loose")).items()}
+    for section in ("loose", "families"):
+        for name, meant in cast("dict[str, str]", data.pop(section)).items():
+            table._loose[normalise(name)] = Loosely(meant, family=section == "families")
     for kind in get_args(EntityType):
         for entity, aliases in cast("dict[str, list[str]]", data.get(kind, {})).items():
             key = normalise(entity)

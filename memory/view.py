@@ -72,20 +72,20 @@ class MemoryView:
             return self._key(name)
 
     def known_as(self, name: str) -> str:
-        """The name under which this view knows what somebody calls `name`.
+        """The name under which this view knows what a language model calls `name`.
 
-        It is `name` itself, unless no fact shown is about anything of that name, and there are facts about what the name
-        loosely means: "football" is association football where nothing else is called football.
+        It is `name` itself, unless there are facts about what the name loosely means, and either none about anything of
+        that very name or the name is that of a whole family: who plays "football" plays association football.
         """
         key = self._key(name)
         if key is None:
             return name
         with self._state.lock:
             space, moment = self._space(), self._moment()
-            meant = space.entities.loosely(name)
-            if meant is None or self._has(space, key, moment):
+            loosely = space.entities.loosely(name)
+            if loosely is None or (not loosely.family and self._has(space, key, moment)):
                 return name
-            return meant if self._has(space, space.entities.resolve(meant), moment) else name
+            return loosely.meant if self._has(space, space.entities.resolve(loosely.meant), moment) else name
 
     def lookup(self, subject: str, relation: str) -> tuple[Fact, ...]:
         """The live facts of a slot.

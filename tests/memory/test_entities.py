@@ -118,14 +118,15 @@ def test_entities_that_the_world_keeps_apart_stay_apart(one: str, other: str) ->
 def test_every_builtin_name_is_entered_once() -> None:
     text = resources.files("memedit.memory").joinpath("aliases.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text)
-    kinds = {kind: table for kind, table in data.items() if kind not in ("exact_case", "loose")}
+    kinds = {kind: table for kind, table in data.items() if kind not in ("exact_case", "loose", "families")}
     entries = [normalise(entity) for table in kinds.values() for entity in table]
     aliases = [normalise(alias) for table in kinds.values() for names in table.values() for alias in names]
 
     assert set(kinds) <= set(get_args(EntityType))
     assert len(entries + aliases) == len({*entries, *aliases})
-    assert {normalise(meant) for meant in data["loose"].values()} <= set(entries)
-    assert not {normalise(name) for name in data["loose"]} & set(aliases)
+    loosely = {**data["loose"], **data["families"]}
+    assert {normalise(meant) for meant in loosely.values()} <= set(entries)
+    assert not {normalise(name) for name in loosely} & set(aliases)
 
 
 @pytest.mark.parametrize("word", ["us", "Us", "who", "Who", "un", "mit"])

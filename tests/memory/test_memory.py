@@ -948,11 +948,19 @@ def test_a_text_may_hold_what_no_name_may(memory: EditMemory, text: str) -> None
 
 
 def test_a_loose_name_stands_for_what_it_mostly_means_until_something_bears_it(memory: EditMemory) -> None:
+    assert memory.view().known_as("Holland") == "Holland"
+
+    memory.assert_fact(FactInput(subject="Netherlands", relation="P36", object="Utrecht"))
+    assert memory.view().known_as("Holland") == "Netherlands"
+
+    memory.assert_fact(FactInput(subject="Holland", relation="P36", object="Gouda"))
+    assert memory.view().known_as("Holland") == "Holland"
+    assert memory.view().known_as("\0") == "\0"
+
+
+def test_who_plays_football_plays_association_football(memory: EditMemory) -> None:
+    memory.assert_fact(FactInput(subject="football", relation="P495", object="Turkey"))
     assert memory.view().known_as("football") == "football"
 
     memory.assert_fact(FactInput(subject="association football", relation="P495", object="Hong Kong"))
     assert memory.view().known_as("Football") == "association football"
-
-    memory.assert_fact(FactInput(subject="football", relation="P495", object="Turkey"))
-    assert memory.view().known_as("football") == "football"
-    assert memory.view().known_as("\0") == "\0"
