@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
     from memedit.memory.catalogue import Catalogue
     from memedit.memory.memory import MemoryView
-    from memedit.planner_net import PlannerNet
-    from memedit.planner_search import Relations
+    from memedit.planner_net import Choices, PlannerNet
     from memedit.planner_words import Describer, Tokens, Vocabulary
 
-BATCH = 32
-"""Questions that are read at once; more would only pad more."""
+BATCH = 64
+"""Questions that are read at once."""
 LIKENESS = 30.0
 """How much of a plan with an untrained relation is the likeness of its nested question: log-probability per unit of cosine."""
 _FEW = 3
@@ -67,11 +66,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The catalogue as the network sees it: relation ids, how the network knows them, and whether it was trained on all."""
+    """The catalogue as the network sees it: its relations, what the network makes of them, and whether it was trained on all."""
 
     relations: tuple[Relation, ...]
     index: dict[str, int]
-    known: Relations
+    choices: Choices
     trained: bool
 
     def named(self, chain: Sequence[int]) -> Chain:
@@ -121,8 +120,9 @@ class TrainedPlanner:
                 encoded = self._read(tokens)
                 spans = best_spans(net.span_logits(encoded, tokens.mask))
                 memories = net.memories(encoded, spans.first, spans.last)
-                keep = self._plans if table.trained else 2 * self._plans
-                guesses = search(net, memories, tokens.mask, table.known, keep=keep + 1)
+                # Where some relations were never trained on, the right chain may stand far down: see `_look_again`.
+                width, keep = (4, self._plans) if table.trained else (6, 2 * self._plans)
+                guesses = search(net, memories, tokens.mask, table.choices, width=width, keep=keep + 1)
                 for at, row in enumerate(rows):
                     first, last = int(spans.first[at]), int(spans.last[at])
                     certainty = float(spans.log_probability[at])
@@ -158,7 +158,7 @@ class TrainedPlanner:
                 about = overlap_probability(net.span_logits(encoded, tokens.mask), ends[:, 0], ends[:, 1]).log()
                 memories = net.memories(encoded, ends[:, 0], ends[:, 1])
                 chains = [[self._indexed(table, chain) for chain in requests[row].chains] for row in rows]
-                logs = score(net, memories, tokens.mask, table.known, chains)
+                logs = score(net, memories, tokens.mask, table.choices, chains)
                 for row, certainty, some in zip(rows, about.tolist(), logs, strict=True):
                     scores[row] = [self.calibration(log + certainty) for log in some]
         return scores
@@ -232,17 +232,15 @@ class TrainedPlanner:
         """The network, and the table of the catalogue as it is now."""
         import torch
 
-        from memedit.planner_search import Relations
-
         net, _, describer = self._loaded()
         relations = tuple(self._catalogue)
         table = self._table
         if table is None or table.relations != relations:
             vectors = describer.describe([description(relation) for relation in relations])
             unseen = [0.0 if relation.id in self._trained else self._unseen_bonus for relation in relations]
-            known = Relations(vectors, torch.tensor(unseen))
+            choices = net.choices(vectors, torch.tensor(unseen))
             index = {relation.id: at for at, relation in enumerate(relations)}
-            table = _Table(relations, index, known, trained=self._trained.issuperset(index))
+            table = _Table(relations, index, choices, trained=self._trained.issuperset(index))
             self._table = table
         return net, table
 

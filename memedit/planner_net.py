@@ -31,12 +31,19 @@ class Choices(NamedTuple):
     """What a chain can go on with: every relation, then "stop".
 
     Attributes:
+        fed: Vectors of the relations to feed to the decoder, [r, d].
         vectors: Unit vectors to compare the decoder's state with, [r + 1, d].
-        bonus: Added to the logits, [r + 1].
+        bonus: Added to the logits, [r + 1]: the network shies away from relations that it was not trained on.
     """
 
+    fed: Tensor
     vectors: Tensor
     bonus: Tensor
+
+    @property
+    def stop(self) -> int:
+        """The index of "stop"."""
+        return len(self.fed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +152,8 @@ class PlannerNet(nn.Module):
         layers = cast("Iterable[DecoderLayer]", self.layers)
         return [layer.cross_attention.look_at(marked) for layer in layers]
 
-    def relations(self, described: Tensor, bonus: Tensor | None = None) -> tuple[Tensor, Choices]:
-        """What the decoder needs of the relations: vectors to feed in, [r, d], and the choices at each hop.
+    def choices(self, described: Tensor, bonus: Tensor | None = None) -> Choices:
+        """Relations as the decoder needs them.
 
         Args:
             described: Description vectors, [r, width].
@@ -157,7 +164,7 @@ class PlannerNet(nn.Module):
         vectors = F.normalize(torch.cat([out, self.stop[None].to(out.dtype)]).float(), dim=-1)
         if bonus is None:
             bonus = torch.zeros(len(described))
-        return self.relation_in(described), Choices(vectors, F.pad(bonus, (0, 1)))
+        return Choices(self.relation_in(described), vectors, F.pad(bonus, (0, 1)))
 
     def next_logits(self, memories: Memories, mask: Tensor, fed: Tensor, choices: Choices) -> Tensor:
         """Logits of the next relation after every prefix of k chains for each of b questions.
@@ -165,8 +172,8 @@ class PlannerNet(nn.Module):
         Args:
             memories: From `memories`.
             mask: Which tokens of the questions are not padding, [b, n].
-            fed: Vectors of the chains' relations, from `relations`, [b, k, hops, d]; hops may be 0.
-            choices: From `relations`.
+            fed: Rows of `Choices.fed`, those of the chains' relations, [b, k, hops, d]; hops may be 0.
+            choices: From `choices`.
 
         Returns:
             [b, k, hops + 1, r + 1]; the last choice is "stop".
@@ -189,7 +196,7 @@ class PlannerNet(nn.Module):
             memories: From `memories`.
             mask: [b, n].
             fed: The chains' latest relations, [b, k, d]; None at the first hop.
-            choices: From `relations`.
+            choices: From `choices`.
             past: What the hop before returned, one pair a layer, its chains in the order of `fed`.
 
         Returns:

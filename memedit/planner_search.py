@@ -8,23 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memedit.planner_net import MAX_HOPS, Memories, PlannerNet
+from memedit.planner_net import MAX_HOPS, Choices, Memories, PlannerNet
 
 LONGEST = 32
 """No start entity is longer, in tokens."""
 _NEVER = -1e9
-
-
-class Relations(NamedTuple):
-    """Relations, as far as the network knows them.
-
-    Attributes:
-        described: Description vectors, [r, 384].
-        bonus: Added to their logits, [r]: the network shies away from relations that it was not trained on.
-    """
-
-    described: Tensor
-    bonus: Tensor
 
 
 class Guess(NamedTuple):
@@ -54,7 +42,7 @@ class Spans(NamedTuple):
 
 
 def search(
-    net: PlannerNet, memories: Memories, mask: Tensor, relations: Relations, width: int = 6, keep: int = 6
+    net: PlannerNet, memories: Memories, mask: Tensor, choices: Choices, width: int = 4, keep: int = 6
 ) -> list[list[Guess]]:
     """The most probable chains of each question, best first.
 
@@ -62,18 +50,17 @@ def search(
         net: The network.
         memories: From `PlannerNet.memories`, for b questions.
         mask: [b, n], True on tokens.
-        relations: The relations to plan with.
+        choices: The relations to plan with, from `PlannerNet.choices`.
         width: Beams that go on at each hop.
         keep: Chains to return for each question.
     """
-    fed_by, choices = net.relations(*relations)
-    batch, stop = mask.shape[0], len(relations.described)
+    batch, stop = mask.shape[0], choices.stop
     beams = torch.zeros(batch, 1, 0, dtype=torch.long)
     scores = torch.zeros(batch, 1)
     done: list[list[Guess]] = [[] for _ in range(batch)]
     past: Memories | None = None
     for hop in range(MAX_HOPS):
-        fed = fed_by[beams[:, :, -1]] if hop else None
+        fed = choices.fed[beams[:, :, -1]] if hop else None
         logits, past = net.grow(memories, mask, fed, choices, past)
         grown = scores[:, :, None] + logits.log_softmax(-1)
         _collect(done, beams, grown[:, :, stop])
@@ -102,12 +89,11 @@ def score(
     net: PlannerNet,
     memories: Memories,
     mask: Tensor,
-    relations: Relations,
+    choices: Choices,
     chains: Sequence[Sequence[tuple[int, ...]]],
 ) -> list[list[float]]:
     """Log-probabilities of given chains (indices of relations, at most four), for each of b questions."""
-    fed_by, choices = net.relations(*relations)
-    batch, stop = mask.shape[0], len(relations.described)
+    batch, stop = mask.shape[0], choices.stop
     most = max((len(row) for row in chains), default=0)
     if not most:
         return [[] for _ in range(batch)]
@@ -115,7 +101,7 @@ def score(
     for at, row in enumerate(chains):
         for number, chain in enumerate(row):
             target[at, number, : len(chain) + 1] = torch.tensor([*chain, stop])
-    fed = fed_by[target[:, :, :MAX_HOPS].clamp(0, stop - 1)]
+    fed = choices.fed[target[:, :, :MAX_HOPS].clamp(0, stop - 1)]
     logs = net.next_logits(memories, mask, fed, choices).log_softmax(-1)
     steps = logs.gather(-1, target.clamp(0)[..., None])[..., 0]
     counted = target >= 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from memedit.memory.minilm import EncoderConfig, EncoderLayer, from_sentence_encoder, padding_bias
+from memedit.memory.minilm import EncoderConfig, EncoderLayer, from_sentence_encoder, through
 from memedit.scope_text import Encoded, Role
 
 
@@ -54,9 +54,7 @@ class ScopeNet(nn.Module):
         """
         places = self.positions(torch.arange(words.shape[1], device=words.device))
         x = self.norm(words + places + self.roles(roles) + self.cased(cased))
-        bias = padding_bias(mask, x.dtype)
-        for layer in self.layers:
-            x = layer(x, bias)
+        x = through(self.layers, x, mask)
         kept = mask.unsqueeze(2).to(x.dtype)
         mean = (x * kept).sum(1) / kept.sum(1)
         pooled = torch.tanh(self.pool(torch.cat([x[:, 0], mean], 1)))

@@ -176,8 +176,8 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.half):
             encoded = self.net.read(self.vocabulary.look_up(tokens.ids), tokens.mask)
             span_logits = self.net.span_logits(encoded, tokens.mask)
-            fed_by, choices = self.net.relations(described)
-            fed = fed_by[target[:, :MAX_HOPS].clamp(0, stop - 1)][:, None]
+            choices = self.net.choices(described)
+            fed = choices.fed[target[:, :MAX_HOPS].clamp(0, stop - 1)][:, None]
             memories = self.net.memories(encoded, ends[:, 0], ends[:, 1])
             logits = self.net.next_logits(memories, tokens.mask, fed, choices)[:, 0]
         logits = logits.float().masked_fill(barred[:, None], -1e4)
