@@ -29,14 +29,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from benchmarks.mquake_figures import BARS, groups, tables, title
 from benchmarks.mquake_run import BENCHMARK, Options, run
-from memedit.errors import InvalidSpec, MemEditError
+from memedit.errors import InvalidSpec
 from memedit.evaluation.environment import environment
 from memedit.evaluation.report import plot_shares, read_result
 from memedit.evaluation.runs import write_json
+from memedit.evaluation.terminal import add_run_options, edit_count, exit_code, need_files, positive, show, start_of
 
 if TYPE_CHECKING:
     from memedit.editor import MemEditor
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark from the command line; the exit code."""
     command = sys.argv if argv is None else ["benchmarks.mquake", *argv]
     arguments = _parser().parse_args(argv)
-    try:
+
+    def body() -> None:
         if arguments.report is None:
             options = _options(arguments)
             with open_editor(options) as editor:
@@ -55,20 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(options.json, result)
         else:
             result = read_result(arguments.report, BENCHMARK)
-        for table in tables(result):
-            if arguments.markdown:
-                print(table.markdown())
-            else:
-                table.show()
+        show(tables(result), markdown=arguments.markdown)
         if arguments.plot is not None:
             plot_shares(arguments.plot, title(result), groups(result), BARS, note=str(result["command"]))
-    except MemEditError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(body, resumes=True)
 
 
 @contextmanager
@@ -93,12 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strategy", default="walk", help="how questions are answered (default: walk)")
     parser.add_argument(
         "--edits-per-memory",
-        type=_size,
+        type=edit_count,
         default=1,
         metavar="1|100|1000|all",
         help="cases whose edits one memory holds (default: 1)",
     )
-    parser.add_argument("--limit", type=_count, help="most cases in memory, drawn by the seed (default: all)")
+    parser.add_argument("--limit", type=positive, help="most cases in memory, drawn by the seed (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw and of the grouping (default: 0)")
     parser.add_argument("--json", type=Path, help="where the result goes; records of finished cases lie beside it")
     parser.add_argument("--edits-as", choices=("triples", "statements"), default="triples", help="how edits are given")
@@ -108,19 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ask-beliefs", action="store_true", help="also ask the base model every unedited hop of a chain alone"
     )
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with the run beside --json, or fail")
-    again.add_argument("--fresh", action="store_true", help="discard the run beside --json")
-    parser.add_argument("--cases-per-batch", type=_count, default=256, metavar="N", help="cases answered side by side")
-    parser.add_argument("--report", type=Path, metavar="JSON", help="run nothing: show the result of an earlier run")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the result")
-    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    add_run_options(parser, cases_per_batch=256)
     return parser
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    if arguments.data is None or arguments.json is None:
-        raise InvalidSpec("--data and --json are needed.", "Give both, or --report JSON to show an earlier run.")
+    need_files(arguments)
     if arguments.left_out < 0:
         raise InvalidSpec(f"--left-out {arguments.left_out} is below 0.", "Give the number of cases to leave out.")
     return Options(
@@ -128,26 +114,15 @@ def _options(arguments: argparse.Namespace) -> Options:
         json=arguments.json,
         model=arguments.model,
         strategy=arguments.strategy,
-        edits_per_memory=None if arguments.edits_per_memory == "all" else arguments.edits_per_memory,
+        edits_per_memory=arguments.edits_per_memory,
         limit=arguments.limit,
         seed=arguments.seed,
         edits_as=arguments.edits_as,
         left_out=arguments.left_out,
         ask_beliefs=arguments.ask_beliefs,
-        start="fresh" if arguments.fresh else "resume" if arguments.resume else "auto",
+        start=start_of(arguments),
         cases_per_batch=arguments.cases_per_batch,
     )
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return count
-
-
-def _size(text: str) -> int | Literal["all"]:
-    return "all" if text == "all" else _count(text)
 
 
 if __name__ == "__main__":

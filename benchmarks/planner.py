@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.mquake_data import Problem, load
-from memedit.errors import MemEditError
 from memedit.evaluation.environment import environment, sha256
 from memedit.evaluation.report import Table, percent, section
 from memedit.evaluation.runs import write_json
+from memedit.evaluation.terminal import exit_code, show
 from memedit.memory.catalogue import Catalogue
 from memedit.training.data import Case
 from memedit.training.planner_report import Figures, Judged, judge, summarise
@@ -185,15 +185,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the cases drawn and of the questions timed")
     parser.add_argument("--planner", type=Path, help="folder of other weights than the shipped ones")
     options = Options(**vars(parser.parse_args(argv)))
-    try:
+
+    def body() -> None:
         result = run(options)
         write_json(options.json, result | environment(command))
-    except MemEditError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for table in tables(result):
-        table.show()
-    return 0
+        show(tables(result))
+
+    return exit_code(body)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from benchmarks.scope_data import Row, fill_memory, load
-from memedit.errors import MemEditError
 from memedit.evaluation.environment import environment, sha256
 from memedit.evaluation.report import Table
 from memedit.evaluation.runs import progress, write_json
+from memedit.evaluation.terminal import exit_code, show
 
 if TYPE_CHECKING:
     from memedit.memory.memory import EditMemory, MemoryView
@@ -283,15 +283,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, help="file that keeps the memory and its vectors for the next run")
     parser.add_argument("--seed", type=int, default=0, help="seed of the padding and of the texts timed")
     options = Options(**vars(parser.parse_args(argv)))
-    try:
+
+    def body() -> None:
         result = run(options)
         write_json(options.json, result | environment(command))
-    except MemEditError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for table in tables(result):
-        table.show()
-    return 0
+        show(tables(result))
+
+    return exit_code(body)
 
 
 if __name__ == "__main__":

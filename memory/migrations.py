@@ -6,7 +6,7 @@ Only portable SQL belongs here. Knows nothing of what the rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -87,11 +87,16 @@ chain = sa.Table(
 """The hash chain over the log (`memedit.memory.chain`): one row a transaction, by the number of its last entry."""
 
 
-def schema_of(connection: sa.Connection) -> int:
-    """The number of the last migration that the database has been through; 0 for an empty one."""
-    if not sa.inspect(connection).has_table(meta.name):
+def schema_of(connection: sa.Connection, table: sa.Table = meta) -> int:
+    """The number of the last migration that the database has been through; 0 for an empty one.
+
+    Args:
+        connection: To the database.
+        table: Where that number stands, under the name "schema".
+    """
+    if not sa.inspect(connection).has_table(table.name):
         return 0
-    return int(connection.execute(sa.select(meta.c.value).where(meta.c.name == "schema")).scalar_one())
+    return int(connection.execute(sa.select(table.c.value).where(table.c.name == "schema")).scalar_one())
 
 
 def migrate(connection: sa.Connection) -> None:
@@ -100,15 +105,30 @@ def migrate(connection: sa.Connection) -> None:
     Raises:
         StoreError: The database was made by a newer version.
     """
-    done = schema_of(connection)
-    if done > len(MIGRATIONS):
+    go_through(connection, MIGRATIONS, meta, "The edit memory was")
+
+
+def go_through(connection: sa.Connection, steps: Sequence[Migration], table: sa.Table, what: str) -> None:
+    """Run the steps that a database has not been through yet. The first one makes `table` and its row "schema".
+
+    Args:
+        connection: To the database, in a transaction.
+        steps: All steps, in order.
+        table: Where the number of the last one stands.
+        what: What they make the tables of, for the error: "The keys were".
+
+    Raises:
+        StoreError: The database was made by a newer version.
+    """
+    done = schema_of(connection, table)
+    if done > len(steps):
         raise StoreError(
-            f"The edit memory was written by a newer memedit (schema {done}; this one knows {len(MIGRATIONS)}).",
-            "Upgrade memedit; the file was left untouched.",
+            f"{what} written by a newer memedit (schema {done}; this one knows {len(steps)}).",
+            "Upgrade memedit; the database was left untouched.",
         )
-    for number, step in enumerate(MIGRATIONS[done:], done + 1):
+    for number, step in enumerate(steps[done:], done + 1):
         step(connection)
-        connection.execute(meta.update().where(meta.c.name == "schema").values(value=str(number)))
+        connection.execute(table.update().where(table.c.name == "schema").values(value=str(number)))
 
 
 def _create(connection: sa.Connection) -> None:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from memedit.errors import InvalidSpec, MemEditError
 from memedit.evaluation.cases import Benchmark
 from memedit.evaluation.environment import environment
 from memedit.evaluation.figures import figures
@@ -18,6 +17,7 @@ from memedit.evaluation.report import plot_shares, read_result
 from memedit.evaluation.run import run
 from memedit.evaluation.runs import write_json
 from memedit.evaluation.show import MEASURES, scorings, tables, title
+from memedit.evaluation.terminal import add_run_options, edit_count, exit_code, need_files, positive, show, start_of
 
 
 def measure(options: Options, base: RememberedModel, command: Sequence[str]) -> dict[str, object]:
@@ -58,55 +58,24 @@ def main(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
     """Run a benchmark from the command line; the exit code."""
     command = sys.argv if argv is None else [f"benchmarks.{benchmark}", *argv]
     arguments = _parser(benchmark).parse_args(argv)
-    try:
+
+    def body() -> None:
         if arguments.report is None:
             options = _options(benchmark, arguments)
             result = measure(options, load_base(options.model), command)
         else:
             result = read_result(arguments.report, benchmark)
-        for table in tables(result):
-            if arguments.markdown:
-                print(table.markdown())
-            else:
-                table.show()
+        show(tables(result), markdown=arguments.markdown)
         if arguments.plot is not None:
             plot_shares(arguments.plot, title(result), scorings(result), shown(result), note=str(result["command"]))
-    except MemEditError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(body, resumes=True)
 
 
 def shown(result: dict[str, object]) -> dict[str, str]:
     """The measures that a result has, with their names in words."""
     parts = [part for _, part in scorings(result)]
     return {name: words for name, words in MEASURES.items() if any(part.get(name) is not None for part in parts)}
-
-
-def positive(text: str) -> int:
-    """A whole number above 0.
-
-    Raises:
-        argparse.ArgumentTypeError: It is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def edit_count(text: str) -> int | None:
-    """A number of edits, or ``all``, which is None.
-
-    >>> edit_count("all"), edit_count("100")
-    (None, 100)
-
-    Raises:
-        argparse.ArgumentTypeError: It is neither.
-    """
-    return None if text == "all" else positive(text)
 
 
 def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
@@ -140,19 +109,12 @@ def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     parser.add_argument(
         "--scalability", action="store_true", help="with --edits all: edit success after the first 1, 10, 100 ... too"
     )
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with the run beside --json, or fail")
-    again.add_argument("--fresh", action="store_true", help="discard the run beside --json")
-    parser.add_argument("--cases-per-batch", type=positive, default=16, metavar="N", help="cases answered side by side")
-    parser.add_argument("--report", type=Path, metavar="JSON", help="run nothing: show the result of an earlier run")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the result")
-    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    add_run_options(parser, cases_per_batch=16)
     return parser
 
 
 def _options(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
-    if arguments.data is None or arguments.json is None:
-        raise InvalidSpec("--data and --json are needed.", "Give both, or --report JSON to show an earlier run.")
+    need_files(arguments)
     return Options(
         benchmark=benchmark,
         data=arguments.data,
@@ -168,6 +130,6 @@ def _options(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
         fluency=not arguments.no_fluency,
         attributes=arguments.attributes,
         scalability=arguments.scalability,
-        start="fresh" if arguments.fresh else "resume" if arguments.resume else "auto",
+        start=start_of(arguments),
         cases_per_batch=arguments.cases_per_batch,
     )

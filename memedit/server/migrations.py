@@ -5,15 +5,9 @@ As in `memedit.memory.migrations`, a step never changes once it has been release
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import sqlalchemy as sa
 
-from memedit.errors import StoreError
-
-Migration = Callable[[sa.Connection], None]
-
-BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+from memedit.memory.migrations import BIG, Migration, go_through
 
 metadata = sa.MetaData()
 
@@ -61,17 +55,7 @@ def migrate(connection: sa.Connection) -> None:
     Raises:
         StoreError: The database was made by a newer version.
     """
-    done = 0
-    if sa.inspect(connection).has_table(meta.name):
-        done = int(connection.execute(sa.select(meta.c.value).where(meta.c.name == "schema")).scalar_one())
-    if done > len(MIGRATIONS):
-        raise StoreError(
-            f"The keys were written by a newer memedit (schema {done}; this one knows {len(MIGRATIONS)}).",
-            "Upgrade memedit; the database was left untouched.",
-        )
-    for number, step in enumerate(MIGRATIONS[done:], done + 1):
-        step(connection)
-        connection.execute(meta.update().where(meta.c.name == "schema").values(value=str(number)))
+    go_through(connection, MIGRATIONS, meta, "The keys were")
 
 
 def _create(connection: sa.Connection) -> None:

@@ -238,6 +238,11 @@ def score_paths(question: str, span: tuple[int, int], chains: Sequence[tuple[str
 class Resolver(Protocol):
     """A strategy that can tell the edits and hops behind a question apart from wording the answer."""
 
+    @property
+    def name(self) -> str:
+        """See `Strategy.name`."""
+        ...
+
     def resolve(self, question: str, view: MemoryView) -> Step[Resolution]:
         """The edits in scope of `question` and the chain they make."""
         ...

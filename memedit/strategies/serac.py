@@ -17,11 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memedit.answer import Answer
-from memedit.counterfactual import answer_text
 from memedit.strategies.base import Resolution, Step, Steps, retrieve
-from memedit.strategies.direct import ask_base
-from memedit.strategies.walk import edit_hop
+from memedit.strategies.resolved import answer_resolved, edit_hop
 
 if TYPE_CHECKING:
     from memedit.memory.memory import MemoryView
@@ -38,11 +35,7 @@ class Serac:
 
     def __call__(self, question: str, view: MemoryView) -> Steps:
         """See `memedit.strategies.base.Strategy`."""
-        found = yield from self.resolve(question, view)
-        if not found.facts:
-            return (yield from ask_base(question, self.name, found.probability))
-        text = yield from answer_text(question, found.facts, found.hops, view)
-        return Answer(question, text, found.hops, found.facts, found.probability, self.name, found.planner)
+        return (yield from answer_resolved(self, question, view))
 
     def resolve(self, question: str, view: MemoryView) -> Step[Resolution]:
         """See `memedit.strategies.base.Resolver`."""

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from memedit.answer import Answer, Hop, HopSource
+from memedit.answer import Hop
 from memedit.claims import rules_out
-from memedit.counterfactual import answer_text
 from memedit.memory.fact import Fact
 from memedit.models.base import Sampling
 from memedit.prompts.belief import BELIEF_STOP, BELIEF_TOKENS, belief_claim, belief_prompt, parse_belief
@@ -35,7 +34,7 @@ from memedit.strategies.base import (
     score_paths,
 )
 from memedit.strategies.chains import MAX_HOPS, Candidate, Chain, held_hops, realise, splices, weigh
-from memedit.strategies.direct import ask_base
+from memedit.strategies.resolved import answer_resolved, edit_hop
 
 if TYPE_CHECKING:
     from memedit.memory.memory import MemoryView
@@ -88,11 +87,7 @@ class Walk:
 
     def __call__(self, question: str, view: MemoryView) -> Steps:
         """See `memedit.strategies.base.Strategy`."""
-        found = yield from self.resolve(question, view)
-        if not found.facts:
-            return (yield from ask_base(question, self.name, found.probability))
-        text = yield from answer_text(question, found.facts, found.hops, view)
-        return Answer(question, text, found.hops, found.facts, found.probability, self.name, found.planner)
+        return (yield from answer_resolved(self, question, view))
 
     def resolve(self, question: str, view: MemoryView) -> Step[Resolution]:
         """See `memedit.strategies.base.Resolver`."""
@@ -249,14 +244,6 @@ def plan_with_model(question: str, view: MemoryView, plans: Sequence[Plan]) -> S
         return []
     at = question.index(found.start)
     return [Plan(found.start, (at, at + len(found.start)), found.relations, MODEL_CONFIDENCE, "model")]
-
-
-def edit_hop(view: MemoryView, fact: Fact, probability: float, *, joined: Sequence[Fact] = ()) -> Hop:
-    """The hop that a fact makes; `joined` gives the objects of a slot with several."""
-    objects = ", ".join(one.object for one in joined) if joined else fact.object
-    label = view.catalogue.get(fact.relation).label
-    source: HopSource = "edit" if fact.implied_from is None else "implied"
-    return Hop(fact.subject, fact.relation, label, objects, source, fact.id, probability)
 
 
 def ask_belief(view: MemoryView, entity: str, relation: str) -> Step[str]:
