@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from memedit.answer import Hop
@@ -47,8 +48,25 @@ NEAR = 8
 """Edits whose question forms the base model sees when it plans."""
 CHOICES = 60
 """Most relations that it chooses among."""
+TRIES = 2
+"""Chains walked for a question."""
 MODEL_CONFIDENCE = 0.5
 """Its plans come without a calibrated confidence: they count as even odds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What came of walking a chain.
+
+    Attributes:
+        hops: The hops.
+        facts: The edits used; none where the walk met no edit.
+        doubted: Whether it met one by beliefs that the base model does not stand by.
+    """
+
+    hops: tuple[Hop, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +117,27 @@ class Walk:
         if unsure and (plans or view.mentions(question)):
             plans = [*(yield from plan_with_model(question, view, plans)), *plans]
         weighed = yield from weigh(question, view, plans)
-        best = self._choose(one_hop_by_scope(view, weighed, scoped))
-        if best is not None:
-            hops, facts = yield from self._follow(question, view, best)
-            if facts and rules_out(question, hops[-1].object):
+        for best in self._choose(one_hop_by_scope(view, weighed, scoped)):
+            walked = yield from self._follow(question, view, best)
+            if walked.facts and rules_out(question, walked.hops[-1].object):
                 return Resolution()
-            if facts:
-                return Resolution(facts, hops, best.probability, best.planner)
+            if walked.facts:
+                return Resolution(walked.facts, walked.hops, best.probability, best.planner)
+            if not walked.doubted:
+                break
         return self._by_scope(question, view, scoped, frozenset(one.start.name for one in weighed))
 
-    def _choose(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The chain to walk, or None where a chain that no edit can touch fits best."""
-        best = max(candidates, key=self._rank, default=None)
-        if best is None or not best.possible:
-            return None
-        whole = best.edited == len(best.chain)
-        least = self.least_whole if whole else self.least_part if best.edited else self.least
-        return best if best.probability >= least else None
+    def _choose(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The chain to walk, and the next best one in case its beliefs are doubtful; none where a chain that no edit can
+        touch fits better.
+        """
+        best = sorted(candidates, key=self._rank, reverse=True)[:TRIES]
+        return list(takewhile(self._worth_walking, best))
+
+    def _worth_walking(self, candidate: Candidate) -> bool:
+        whole = candidate.edited == len(candidate.chain)
+        least = self.least_whole if whole else self.least_part if candidate.edited else self.least
+        return candidate.possible and candidate.probability >= least
 
     def _rank(self, candidate: Candidate) -> tuple[float, int, int]:
         weight = self._weight(candidate.probability, candidate.edited, candidate.chain)
@@ -141,10 +163,8 @@ class Walk:
                 return Resolution((fact,), (edit_hop(view, fact, probability),), probability, "scope")
         return Resolution(probability=1.0 - max((one.probability for one in scoped), default=0.0))
 
-    def _follow(
-        self, question: str, view: MemoryView, candidate: Candidate
-    ) -> Step[tuple[tuple[Hop, ...], tuple[Fact, ...]]]:
-        """Walk a chain; its hops and the facts used. No facts where the walk met no edit."""
+    def _follow(self, question: str, view: MemoryView, candidate: Candidate) -> Step[Walked]:
+        """Walk a chain."""
         entity, rest = candidate.start.name, candidate.chain
         hops: list[Hop] = []
         used: list[Fact] = []
@@ -152,7 +172,7 @@ class Walk:
             relation, rest = rest[0], rest[1:]
             facts = view.lookup(entity, relation)
             if facts and not used and not (yield from self._believes(view, hops)):
-                return (), ()
+                return Walked(doubted=True)
             if facts:
                 used += facts
                 hop = edit_hop(view, facts[-1], candidate.probability, joined=facts if not rest else ())
@@ -160,7 +180,7 @@ class Walk:
                 entity = facts[-1].object
                 continue
             if not used and not any(other in view.relations() for other in rest):
-                return (), ()
+                return Walked()
             belief = yield from ask_belief(view, entity, relation)
             if not belief:
                 break
@@ -170,7 +190,7 @@ class Walk:
             if rest:
                 done = tuple(hop.relation for hop in hops)
                 rest = yield from self._reweigh(question, view, candidate, done, entity, rest)
-        return tuple(hops), tuple(dict.fromkeys(used)) if used else ()
+        return Walked(tuple(hops), tuple(dict.fromkeys(used)))
 
     def _believes(self, view: MemoryView, hops: Sequence[Hop]) -> Step[bool]:
         """Whether the base model stands by the beliefs that led to an edit."""

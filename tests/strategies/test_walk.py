@@ -91,6 +91,41 @@ def test_a_belief_that_the_model_does_not_stand_by_leads_to_no_edit(editor: MemE
     assert not MemEditor(ScriptedModel(guess), editor.memory).ask(question).in_scope
 
 
+def test_where_a_chain_rests_on_a_doubtful_belief_the_next_best_chain_is_walked(editor: MemEditor) -> None:
+    editor.add_fact("baseball", "country of origin", "Iceland")
+    question = "In which country did the sport of Ada Quill begin?"
+    span = (question.index("Ada"), question.index(" begin"))
+    plans = [
+        Plan("Ada Quill", span, chain, p) for chain, p in [(("P413", "P641", "P495"), 0.6), (("P641", "P495"), 0.3)]
+    ]
+
+    def guess(prompt: object) -> str:
+        if "position" in str(prompt).rsplit("Q:", 1)[-1]:
+            return (
+                " defender on the left flank" if str(prompt).endswith("A:") else " wicket"
+            )  # nothing that it would state
+        return " baseball"
+
+    answer = MemEditor(ScriptedModel(guess), editor.memory, planner=Fixed(plans), scorer=Fixed(plans)).ask(question)
+
+    assert answer.text == "Iceland"
+    assert [hop.relation for hop in answer.hops] == ["P641", "P495"]
+
+
+class Fixed:
+    """A planner and path scorer whose plans are given."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self._plans = plans
+
+    def plan(self, questions: Sequence[tuple[str, MemoryView]]) -> list[list[Plan]]:
+        return [list(self._plans) for _ in questions]
+
+    def score(self, requests: Sequence[ScorePaths]) -> list[list[float]]:
+        known = {plan.relations: plan.confidence for plan in self._plans}
+        return [[known.get(chain, 0.001) for chain in request.chains] for request in requests]
+
+
 @pytest.mark.parametrize("written", ["Mohamed Elsayed", "Elsayed, Mohamed", "Mohamed E Elsayed"])
 def test_a_name_without_its_initial_or_turned_round_is_the_same_person(editor: MemEditor, written: str) -> None:
     editor.add_fact("Mohamed E. Elsayed", "occupation", "ferryman")
