@@ -44,7 +44,6 @@ def test_each_figure_counts_what_its_name_says() -> None:
     }  # fmt: skip
     assert result["hop_confusions"] == {"2": {2: 2}, "3": {0: 1, 2: 1}}
     assert result["expected_calibration_error"] == pytest.approx((0.1 + 0.8 + 0.6) / 4)
-    assert result["milliseconds_per_question_batched"] == 500.0
 
 
 def test_every_wrong_plan_is_listed_with_what_is_right() -> None:
@@ -73,6 +72,7 @@ def test_it_runs_from_file_to_result(
     assert result["plan_accuracy"] <= min(result["chain_accuracy"], result["subject_accuracy"])
     assert len(result["failures"]) == round(12 * (1 - result["plan_accuracy"]))
     assert result["milliseconds_per_question"] > 0
+    assert result["milliseconds_per_question_batched"] > 0
     assert "2 hops" in capsys.readouterr().out
 
 
