@@ -21,7 +21,7 @@ import numpy.typing as npt
 from memedit.errors import ModelNotFound
 from memedit.memory.embedder import Embedder
 from memedit.memory.fact import Fact
-from memedit.scope_text import Encoded, FactText, PairReader, mentions, variant, words
+from memedit.scope_text import Encoded, FactText, PairReader, last_said, mentions, variant, words
 from memedit.strategies.base import Scoped
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _LEAST = 0.45
 """Promise below which a fact is not read: it is not about the text."""
 _UNREAD = 0.005
 """Highest probability of facts that were not worth reading."""
+_VERBATIM = 0.999
+"""Probability where a text is the fact's own question."""
 _ABOUT = 48
 """Most facts taken of an entity that the text names."""
 
@@ -61,12 +63,13 @@ class Candidate:
 
     Attributes:
         fact: The fact.
-        text: The text to read with it: the question, with the subject's name where it uses an alias.
+        texts: The texts to read with it: the question, with the subject's name where it uses an alias, and what it says last
+            where it says other things before. The likeliest counts.
         promise: How likely it looks before it is read; not calibrated.
     """
 
     fact: Fact
-    text: str
+    texts: tuple[str, ...]
     promise: float
 
 
@@ -113,11 +116,14 @@ class TrainedScope:
         """
         shortlists = self._shortlists(requests)
         read = [[one for one in found[: self._pairs] if one.promise >= _LEAST] for found in shortlists]
-        pairs = [(one.text, fact_text(one.fact)) for found in read for one in found]
+        pairs = [(text, fact_text(one.fact)) for found in read for one in found for text in one.texts]
         judged = iter(self._scorer.probabilities(pairs))
         results = []
-        for (_, _, k), found, chosen in zip(requests, shortlists, read, strict=True):
-            scoped = [Scoped(one.fact, next(judged)) for one in chosen]
+        for (_, text, k), found, chosen in zip(requests, shortlists, read, strict=True):
+            scoped = []
+            for one in chosen:
+                probability = max(next(judged) for _ in one.texts)
+                scoped.append(Scoped(one.fact, max(probability, _VERBATIM if is_own(text, one.fact) else 0.0)))
             scoped += [Scoped(one.fact, _UNREAD * min(1.0, max(0.0, one.promise / 2))) for one in found[len(chosen) :]]
             results.append(_best(scoped, k))
         return results
@@ -168,13 +174,22 @@ def shortlist(view: MemoryView, text: str, hits: Sequence[tuple[Fact, float]]) -
             span = variant(text, fact.subject)
         if span is None and literal and all(_inside(one, longest) for one in literal):
             continue  # what the text names is another, longer-named entity of the memory
-        read = text
+        read, place = text, literal[0] if literal else span
         if span is not None and not literal:
             read = text[: span[0]] + fact.subject + text[span[1] :]
+            place = (span[0], span[0] + len(fact.subject))
+        last = last_said(read, place) if place else None
         own = set(words(fact.subject or fact.statement))
         share = 1.0 if span is not None or literal else len(own & said) / max(1, len(own))
-        candidates.append(Candidate(fact, read, score + 0.5 * share + (0.5 if span or literal else 0.0)))
+        texts = (read,) if last is None else (read, last)
+        candidates.append(Candidate(fact, texts, score + 0.5 * share + (0.5 if span or literal else 0.0)))
     return sorted(candidates, key=lambda one: (-one.promise, one.fact.id))
+
+
+def is_own(text: str, fact: Fact) -> bool:
+    """Whether a text is the very question that a fact answers."""
+    said, asked = words(text), words(fact.question or fact.statement.partition("?")[0])
+    return said == asked and text.rstrip().endswith("?") and (bool(fact.question) or "?" in fact.statement)
 
 
 def fact_text(fact: Fact) -> FactText:

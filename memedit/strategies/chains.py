@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from memedit.memory.fact import EntityType, Fact, Relation
+from memedit.scope_text import TITLES
 from memedit.strategies.base import Plan, Step, score_paths
 
 if TYPE_CHECKING:
@@ -26,40 +27,6 @@ BRIDGE = 0.5
 BRIDGE_TO_BELIEF = 0.1
 """The same where the chain then goes on with beliefs: no edit bears it out."""
 
-_TITLES = frozenset(
-    [
-        "A",
-        "An",
-        "The",
-        "President",
-        "King",
-        "Queen",
-        "Sir",
-        "Dame",
-        "Dr",
-        "Mr",
-        "Mrs",
-        "Ms",
-        "Prince",
-        "Princess",
-        "Pope",
-        "Senator",
-        "Minister",
-        "Chancellor",
-        "Emperor",
-        "Lord",
-        "Lady",
-        "Professor",
-        "Saint",
-        "St",
-        "General",
-        "Captain",
-        "City",
-        "State",
-        "Republic",
-        "Kingdom",
-    ]
-)
 Chain = tuple[str, ...]
 Span = tuple[int, int]
 Kinds = frozenset[EntityType]
@@ -235,7 +202,7 @@ def _is_part(question: str, inner: Span, outer: Span) -> bool:
     rest = f"{question[outer[0] : inner[0]]} {question[inner[1] : outer[1]]}"
     if re.search(r"[.!?;:]\s|\n", rest):  # no name goes on into the next sentence
         return False
-    return any(word not in _TITLES for word in re.findall(r"\b[A-Z0-9]\w*", rest))
+    return any(word not in TITLES for word in re.findall(r"\b[A-Z0-9]\w*", rest))
 
 
 def overlap(a: Span, b: Span) -> bool:

@@ -117,7 +117,10 @@ class Walk:
         if unsure and (plans or view.mentions(question)):
             plans = [*(yield from plan_with_model(question, view, plans)), *plans]
         weighed = yield from weigh(question, view, plans)
+        nearest_text = free_text_in_scope(scoped)
         for best in self._choose(one_hop_by_scope(view, weighed, scoped)):
+            if nearest_text is not None and len(best.chain) == 1 and nearest_text.probability > best.probability:
+                return Resolution((nearest_text.fact,), (), nearest_text.probability, "scope")
             walked = yield from self._follow(question, view, best)
             if walked.facts and rules_out(question, walked.hops[-1].object):
                 return Resolution()
@@ -159,7 +162,9 @@ class Walk:
         for fact, probability in ((one.fact, one.probability) for one in scoped if one.in_scope):
             if fact.is_free_text:
                 return Resolution((fact,), (), probability, "scope")
-            if view.resolve(fact.subject) not in named and not rules_out(question, fact.object):
+            subject = view.resolve(fact.subject)
+            reached = subject in named and subject != view.resolve(fact.object)  # no chain turns back on itself
+            if not reached and not rules_out(question, fact.object):
                 return Resolution((fact,), (edit_hop(view, fact, probability),), probability, "scope")
         return Resolution(probability=1.0 - max((one.probability for one in scoped), default=0.0))
 
@@ -215,6 +220,12 @@ class Walk:
         held = [held_hops(view, entity, option) for option in options]
         weights = [self._weight(*weighed) for weighed in zip(scores, held, options, strict=True)]
         return options[weights.index(max(weights))]
+
+
+def free_text_in_scope(scoped: Sequence[Scoped]) -> Scoped | None:
+    """The likeliest fact in scope where that is free text, which no chain can reach."""
+    best = next((one for one in scoped if one.in_scope), None)
+    return best if best is not None and best.fact.is_free_text else None
 
 
 def one_hop_by_scope(view: MemoryView, candidates: Sequence[Candidate], scoped: Sequence[Scoped]) -> list[Candidate]:

@@ -126,6 +126,23 @@ class Fixed:
         return [[known.get(chain, 0.001) for chain in request.chains] for request in requests]
 
 
+def test_a_sentence_in_the_very_words_of_the_question_wins_over_a_fact_of_one_hop(editor: MemEditor) -> None:
+    editor.add_facts(
+        ["Who was behind the creation of Verdala Palace? Ada Quill", ("Verdala Palace", "architect", "Bo Li")]
+    )
+
+    assert editor.ask("Who was behind the creation of Verdala Palace?").text == "Ada Quill"
+    assert editor.ask("Who was the architect of Verdala Palace?").text == "Bo Li"
+
+
+def test_a_fact_is_found_after_a_label_and_other_sentences(editor: MemEditor) -> None:
+    editor.add_fact("Low Tide", "author", "Ada Quill")
+
+    answer = editor.ask("See also\n\nCategory:Moths described in 1938\nCategory:Cryptolechia Low Tide was written by")
+
+    assert answer.text == "Ada Quill"
+
+
 @pytest.mark.parametrize("written", ["Mohamed Elsayed", "Elsayed, Mohamed", "Mohamed E Elsayed"])
 def test_a_name_without_its_initial_or_turned_round_is_the_same_person(editor: MemEditor, written: str) -> None:
     editor.add_fact("Mohamed E. Elsayed", "occupation", "ferryman")
