@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from memedit.inputs import FactLike, fact_inputs
 from memedit.memory.fact import Fact, FactInput, Receipt
 from memedit.models import is_embedded, load_model
 from memedit.models.base import LanguageModel, Message, Sampling
+from memedit.models.caching import salted
 from memedit.strategies import load_strategy
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class MemEditor:
     """A base model with an edit memory beside it.
 
     Args:
-        model: ``"embedded"``, ``"hf:NAME_OR_PATH"``, ``"http://host:port/v1"``, or a `LanguageModel`. It is loaded
-            at the first question.
+        model: ``"embedded"``, ``"hf:NAME_OR_PATH"``, ``"vllm:NAME_OR_PATH"``, ``"http://host:port/v1"``, or a `LanguageModel`.
+            It is loaded at the first question.
         memory: A SQLite file, ``":memory:"``, a database URL, or an `EditMemory` (which the caller then closes).
         namespace: The tenant that calls without one work in.
         strategy: Name of the strategy, or a `Strategy`.
@@ -270,13 +272,12 @@ class MemEditor:
             strategy: Replaces the editor's strategy.
             on_answer: Called with (place, answer) as each is finished.
         """
-        from memedit.strategies.driver import answer_many
-
         chosen = self._strategy if strategy is None else self._load_strategy(strategy)
         jobs: list[Steps] = [chosen(_checked(question), view) for question, view in questions]
+        views = [view for _, view in questions]
         if self._fallback is None:
-            return answer_many(jobs, self.tools, on_answer=on_answer)
-        return self._fallback.answer(answer_many(jobs, self.tools), [view for _, view in questions], on_answer)
+            return self._run(jobs, views, on_answer)
+        return self._fallback.answer(self._run(jobs, views), views, on_answer)
 
     def explain(self, question: str, *, namespace: str | None = None) -> Explanation:
         """What would be retrieved for a question, and why. The base model is not called.
@@ -312,6 +313,8 @@ class MemEditor:
     ) -> ChatReply | Iterator[str]:
         """Answer the last user turn in the base model's own words, with the edits in scope in its prompt.
 
+        A follow-up ("And who is her husband?") is resolved against the turns before it; see `memedit.conversation`.
+
         Args:
             messages: The conversation; the last message is the user's.
             stream: Give the text in pieces as it is written, instead of a `ChatReply`.
@@ -336,7 +339,8 @@ class MemEditor:
         from memedit.strategies.walk import Walk
 
         resolver = self._strategy if isinstance(self._strategy, Resolver) else Walk()
-        return EditedModel(self.model, resolver, self.tools, lambda: self.view(namespace=namespace))
+        tools = self._tools_for(namespace or self.namespace)
+        return EditedModel(tools.model(), resolver, tools, lambda: self.view(namespace=namespace))
 
     # -- parts -----------------------------------------------------------------------------------------------
 
@@ -360,6 +364,31 @@ class MemEditor:
             if self._tools is None:
                 self._tools = self._make_tools()
             return self._tools
+
+    def _tools_for(self, namespace: str) -> Toolbox:
+        """The tools, with a model that shares its prompts' cached beginnings with no other namespace."""
+        return replace(self.tools, model=lambda: salted(self.model, namespace))
+
+    def _run(
+        self,
+        jobs: Sequence[Steps],
+        views: Sequence[MemoryView],
+        on_answer: Callable[[int, Answer], None] | None = None,
+    ) -> list[Answer]:
+        """Run strategies side by side, those of each namespace by themselves."""
+        from memedit.strategies.driver import answer_many
+
+        answers: dict[int, Answer] = {}
+        for namespace in dict.fromkeys(view.namespace for view in views):
+            places = [place for place, view in enumerate(views) if view.namespace == namespace]
+
+            def note(number: int, answer: Answer, places: list[int] = places) -> None:
+                answers[places[number]] = answer
+                if on_answer is not None:
+                    on_answer(places[number], answer)
+
+            answer_many([jobs[place] for place in places], self._tools_for(namespace), on_answer=note)
+        return [answers[place] for place in range(len(jobs))]
 
     def _load_strategy(self, spec: str | Strategy) -> Strategy:
         if spec == "walk" and self._model_plans:

@@ -17,6 +17,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: 2 if item.get_closest_marker("slow") else 1 if item.get_closest_marker("model") else 0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _indexes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the index snapshots of memories on a server, which go to the user's cache, with the other files of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMEDIT_INDEXES", str(tmp_path_factory.mktemp("indexes")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server, started when a test first asks for it."""

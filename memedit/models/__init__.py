@@ -4,6 +4,7 @@
 | --- | --- |
 | ``embedded`` | SmolLM2-135M-Instruct, in this process, no download |
 | ``hf:NAME_OR_PATH`` | any causal model of transformers, in this process |
+| ``vllm:NAME_OR_PATH`` | the same in vLLM, in this process, for batches (extra ``gpu``) |
 | ``http://host:port/v1`` | an OpenAI-compatible server; ``#NAME`` at the end picks one of its models |
 | ``NAME`` or ``NAME:REST`` | a backend of another package |
 
@@ -48,6 +49,10 @@ def load_model(spec: str | LanguageModel) -> LanguageModel:
         from memedit.models.transformers import TransformersModel
 
         return TransformersModel(rest)
+    if kind == "vllm" and rest:
+        from memedit.models.vllm import VLLMModel
+
+        return VLLMModel(rest)
     if kind in ("http", "https"):
         from memedit.models.openai import OpenAIModel
 
@@ -55,7 +60,8 @@ def load_model(spec: str | LanguageModel) -> LanguageModel:
         return OpenAIModel(url, name or None)
     plugins: dict[str, EntryPoint] = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if kind not in plugins:
-        known = ["'embedded'", "'hf:NAME_OR_PATH'", "'http://host:port/v1'", *(repr(name) for name in sorted(plugins))]
+        own = ("embedded", "hf:NAME_OR_PATH", "vllm:NAME_OR_PATH", "http://host:port/v1")
+        known = [repr(name) for name in (*own, *sorted(plugins))]
         raise InvalidSpec(
             f"{spec!r} names no language model.", f"Use one of {', '.join(known)}, or give a model object."
         )

@@ -7,39 +7,20 @@ each method says what it does instead. API keys are sent to the server and put n
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
-import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
+from typing import Self, TypeVar, cast
 
-from memedit.errors import (
-    BadModelResponse,
-    InvalidQuestion,
-    InvalidSpec,
-    ModelNotFound,
-)
+from memedit.errors import BadModelResponse, InvalidQuestion, InvalidSpec
 from memedit.models.base import Completion, Prompt, Sampling, Score
-from memedit.models.patience import Patience
-
-if TYPE_CHECKING:
-    from openai import OpenAI
+from memedit.models.caching import CacheUsage, cache_usage
+from memedit.models.connection import Connection, Flavour, Served, mapping
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-Flavour = Literal["vllm", "other"]
-
-_NO_KEY = "none"  # the client insists on a key; servers that need none ignore it
-
-
-class _Served(NamedTuple):
-    """What /v1/models says: the model's name, how much it reads (0: it does not say), and whose server it is."""
-
-    model: str
-    context_length: int
-    flavour: Flavour
 
 
 class OpenAIModel:
@@ -54,6 +35,8 @@ class OpenAIModel:
         concurrency: Most requests on their way at once.
         context_length: Most tokens of prompt and completion; by default what the server says, or 4096 if it does not.
         flavour: "vllm" or "other"; found out if not given.
+        cache_salt: Divides vLLM's prefix cache: prompts share it only with those of the same salt. Other servers are not
+            sent it.
 
     Raises:
         InvalidSpec: `base_url` is no URL.
@@ -70,29 +53,28 @@ class OpenAIModel:
         concurrency: int = 32,
         context_length: int | None = None,
         flavour: Flavour | None = None,
+        cache_salt: str | None = None,
     ) -> None:
-        if not re.match(r"https?://[^/\s]+", base_url):
-            raise InvalidSpec(f"{base_url!r} is not the URL of a server.", "It looks like http://localhost:8000/v1.")
-        self._base_url = base_url.rstrip("/")
-        self._model = model
-        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or _NO_KEY
-        self._server = re.sub(r"//[^/]*@", "//", self._base_url)  # in messages, without a password
-        secret = "" if self._api_key == _NO_KEY else self._api_key
-        self._patience = Patience(self._server, timeout, retries, secret)
+        self._connection = Connection(
+            base_url,
+            model,
+            api_key=api_key or os.environ.get("OPENAI_API_KEY"),
+            timeout=timeout,
+            retries=retries,
+            flavour=flavour,
+        )
+        self._server = self._connection.server
         self._concurrency = concurrency
         self._context_length = context_length
-        self._flavour = flavour
-        self._client: OpenAI | None = None
-        self._served: _Served | None = None
-        self._lock = threading.Lock()
+        self._salt = cache_salt
 
     def __repr__(self) -> str:
-        return f"OpenAIModel({self._server!r}, {self._model!r})"
+        return f"OpenAIModel({self._server!r}, {self._connection.model!r})"
 
     @property
     def name(self) -> str:
         """The model's name at the server; asks the server if it was not given."""
-        return f"openai:{self._model or self._about().model}"
+        return f"openai:{self._connection.model or self._about().model}"
 
     @property
     def context_length(self) -> int:
@@ -124,9 +106,9 @@ class OpenAIModel:
             return
         finished = False
         chunks = cast("Iterable[object]", self._create(prompt, self._options(sampling) | {"stream": True}))
-        for chunk in self._patience.watch(chunks):
+        for chunk in self._connection.patience.watch(chunks):
             for choice in _choices(chunk, self._server):  # none in the closing chunk that holds the token counts
-                text = choice.get("text") if isinstance(prompt, str) else _mapping(choice.get("delta")).get("content")
+                text = choice.get("text") if isinstance(prompt, str) else mapping(choice.get("delta")).get("content")
                 finished = finished or choice.get("finish_reason") is not None
                 if isinstance(text, str) and text:
                     yield text
@@ -160,6 +142,27 @@ class OpenAIModel:
         turns = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
         return sum(len(turn.encode()) // 3 + 1 for turn in turns) + (0 if isinstance(prompt, str) else 4 * len(turns))
 
+    def salted(self, salt: str) -> Self:
+        """The same model over the same connection, with another `cache_salt`."""
+        twin = copy.copy(self)
+        twin._salt = salt
+        return twin
+
+    def cache_usage(self) -> CacheUsage | None:
+        """How much of all its prompts, whoever sent them, vLLM found in its prefix cache; None where it is not told.
+
+        Raises:
+            ModelUnavailable, ModelTimeout, BadModelResponse, ModelNotFound: As `generate`.
+        """
+        if self._about().flavour != "vllm":
+            return None
+        client = self._connection.client()
+        url = f"{self._connection.root}/metrics"
+        text = self._connection.patience.send(
+            lambda timeout: client.get(url, cast_to=str, options={"timeout": timeout})
+        )
+        return cache_usage(text)
+
     # -- one prompt ----------------------------------------------------------------------------------------------
 
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
@@ -167,7 +170,7 @@ class OpenAIModel:
         lead = " " if sampling.choices and isinstance(prompt, str) and not prompt[-1:].isspace() else ""
         response = self._create(prompt, self._options(sampling, lead))
         choice = next(iter(_choices(response, self._server)), {})
-        text = choice.get("text") if isinstance(prompt, str) else _mapping(choice.get("message")).get("content")
+        text = choice.get("text") if isinstance(prompt, str) else mapping(choice.get("message")).get("content")
         if not isinstance(text, str):
             raise BadModelResponse(
                 f"{self._server} answered without a text.",
@@ -177,7 +180,7 @@ class OpenAIModel:
             text = _nearest(text, sampling.choices) if is_free else text.removeprefix(lead)
             if text not in sampling.choices:
                 raise BadModelResponse(f"{self._server} answered {text!r}, which is none of the choices.", "Ask again.")
-        usage = _mapping(_dump(response).get("usage"))
+        usage = mapping(_dump(response).get("usage"))
         spent, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
         return Completion(
             text,
@@ -196,14 +199,14 @@ class OpenAIModel:
             start = len(before)
         if start in (0, len(tokens)):
             return Score(0.0, 0, greedy=True, matched_tokens=0)
-        client = self._connect()
-        response = self._patience.send(
+        client = self._connection.client()
+        response = self._connection.patience.send(
             lambda timeout: client.completions.create(
                 model=self._about().model,
                 prompt=tokens,
                 max_tokens=1,
                 temperature=0.0,
-                extra_body={"prompt_logprobs": 1},
+                extra_body={"prompt_logprobs": 1, **self._salts()},
                 timeout=timeout,
             )
         )
@@ -213,7 +216,7 @@ class OpenAIModel:
             raise BadModelResponse(f"{self._server} did not tell the probabilities of the prompt.", "Update vLLM.")
         total, matched, likeliest = 0.0, 0, list[int]()
         for token, entry in zip(tokens[start:], told[start:], strict=True):
-            ranked = {name: _mapping(one) for name, one in _mapping(entry).items()}
+            ranked = {name: mapping(one) for name, one in mapping(entry).items()}
             one = ranked.get(str(token), {})
             value = one.get("logprob")
             if not isinstance(value, int | float):
@@ -229,12 +232,12 @@ class OpenAIModel:
         body |= (
             {"prompt": prompt, "add_special_tokens": special} if isinstance(prompt, str) else {"messages": list(prompt)}
         )
-        client = self._connect()
-        url = self._base_url.removesuffix("/v1") + "/tokenize"
-        answer = self._patience.send(
+        client = self._connection.client()
+        url = f"{self._connection.root}/tokenize"
+        answer = self._connection.patience.send(
             lambda timeout: client.post(url, cast_to=object, body=body, options={"timeout": timeout})
         )
-        tokens = _mapping(answer).get("tokens")
+        tokens = mapping(answer).get("tokens")
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
             raise BadModelResponse(
                 f"{url} answered no list of tokens.", "Give flavour='other' if it is no vLLM server."
@@ -268,7 +271,7 @@ class OpenAIModel:
     def _create(self, prompt: Prompt, options: Mapping[str, object]) -> object:
         if not prompt:
             raise InvalidQuestion("The prompt is empty.", "Give the model some text to continue.")
-        client = self._connect()
+        client = self._connection.client()
         if isinstance(prompt, str):
             create = cast("Callable[..., object]", client.completions.create)
             options = {"prompt": prompt, **options}
@@ -276,48 +279,16 @@ class OpenAIModel:
             create = cast("Callable[..., object]", client.chat.completions.create)
             options = {"messages": list(prompt), **options}
         model = self._about().model
-        return self._patience.send(lambda timeout: create(model=model, timeout=timeout, **options))
+        if salts := self._salts():
+            options = {**options, "extra_body": {**mapping(options.get("extra_body")), **salts}}
+        return self._connection.patience.send(lambda timeout: create(model=model, timeout=timeout, **options))
 
-    def _about(self) -> _Served:
-        with self._lock:
-            known = self._served
-        if known is None:
-            if self._model and self._flavour:
-                known = _Served(self._model, 0, self._flavour)
-            else:
-                known = self._ask_models()
-            with self._lock:
-                self._served = known
-        return known
+    def _salts(self) -> dict[str, object]:
+        """The salt as a field of a request, where there is one and the server knows it."""
+        return {"cache_salt": self._salt} if self._salt and self._about().flavour == "vllm" else {}
 
-    def _ask_models(self) -> _Served:
-        client = self._connect()
-        answer = self._patience.send(
-            lambda timeout: client.get("/models", cast_to=object, options={"timeout": timeout})
-        )
-        listed = _mapping(answer).get("data")
-        cards = [_mapping(card) for card in listed] if isinstance(listed, list) else []
-        named = {str(card["id"]): card for card in cards if "id" in card}
-        if not named:
-            raise BadModelResponse(f"{self._server}/models lists no model.", "Check the URL; it usually ends in /v1.")
-        if self._model and self._model not in named:
-            raise ModelNotFound(
-                f"{self._server} serves no model {self._model!r}.", f"It serves: {', '.join(sorted(named)[:10])}."
-            )
-        model = self._model or next(iter(named))
-        length = named[model].get("max_model_len")
-        is_vllm = named[model].get("owned_by") == "vllm"
-        return _Served(
-            model, length if isinstance(length, int) else 0, self._flavour or ("vllm" if is_vllm else "other")
-        )
-
-    def _connect(self) -> OpenAI:
-        with self._lock:
-            if self._client is None:
-                from openai import OpenAI
-
-                self._client = OpenAI(base_url=self._base_url, api_key=self._api_key, max_retries=0)
-            return self._client
+    def _about(self) -> Served:
+        return self._connection.served()
 
     def _each(self, work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
         if len(items) <= 1:
@@ -333,7 +304,7 @@ class OpenAIModel:
 def _dump(response: object) -> Mapping[str, object]:
     from pydantic import BaseModel
 
-    return response.model_dump(warnings=False) if isinstance(response, BaseModel) else _mapping(response)
+    return response.model_dump(warnings=False) if isinstance(response, BaseModel) else mapping(response)
 
 
 def _choices(response: object, where: str) -> list[Mapping[str, object]]:
@@ -343,11 +314,7 @@ def _choices(response: object, where: str) -> list[Mapping[str, object]]:
             f"{where} answered something that is no completion.",
             "Check that the URL is that of an OpenAI-compatible server.",
         )
-    return [_mapping(choice) for choice in found]
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
+    return [mapping(choice) for choice in found]
 
 
 def _nearest(text: str, choices: Sequence[str]) -> str:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import memedit.models
-from memedit.errors import InvalidSpec, ModelNotFound
+from memedit.errors import InvalidSpec, MissingExtra, ModelNotFound
 from memedit.models import load_model
 from memedit.models.openai import OpenAIModel
 from memedit.models.scripted import ScriptedModel
@@ -34,10 +35,17 @@ def test_a_url_is_a_server_and_is_not_contacted() -> None:
     assert repr(model) == "OpenAIModel('http://127.0.0.1:9/v1', 'tiny')"
 
 
-@pytest.mark.parametrize("spec", ["", "hf:", "gpt-9", "nosuch:thing", "/some/folder", "Embedded"])
+@pytest.mark.parametrize("spec", ["", "hf:", "vllm:", "gpt-9", "nosuch:thing", "/some/folder", "Embedded"])
 def test_a_spec_that_means_nothing_lists_what_does(spec: str) -> None:
-    with pytest.raises(InvalidSpec, match="'embedded', 'hf:NAME_OR_PATH', 'http://host:port/v1'"):
+    with pytest.raises(InvalidSpec, match="'embedded', 'hf:NAME_OR_PATH', 'vllm:NAME_OR_PATH', 'http://host:port/v1'"):
         load_model(spec)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_vllm_where_it_is_not_installed_names_the_extra() -> None:
+    with pytest.raises(MissingExtra, match="vllm") as caught:
+        load_model("vllm:embedded")
+    assert "memedit[gpu]" in caught.value.mend
 
 
 def test_hf_with_a_missing_folder_is_not_found() -> None:
