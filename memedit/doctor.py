@@ -306,7 +306,7 @@ def _disagreement(place: str, index: VectorIndex, generation: int, fingerprint: 
         vector = vectors.get(fact.statement)
         if vector is None:
             return f"holds fact {fact.id}, whose vector the log does not have", 0
-        scores, _ = index.search(vector[np.newaxis], 1, within=np.array([2 * fact.id]))
+        scores, _ = index.search(vector.astype(np.float32)[np.newaxis], 1, within=np.array([2 * fact.id]))
         if not scores[0, 0] > 1 - TOLERANCE:
             return f"does not hold fact {fact.id} as the log has it", 0
     return "", len(facts)

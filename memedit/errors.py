@@ -66,6 +66,10 @@ class UnknownFact(MemEditError, LookupError):
     """A fact id that this namespace does not have."""
 
 
+class UnknownEntity(MemEditError, LookupError):
+    """An entity that this namespace holds nothing about."""
+
+
 class UnknownNamespace(MemEditError, LookupError):
     """A namespace that nothing was ever written to."""
 
@@ -91,6 +95,10 @@ class BadDataFile(MemEditError, ValueError):
 
 
 # -- the edit memory -----------------------------------------------------------------------------------------
+
+
+class HistoryCompacted(MemEditError, LookupError):
+    """A past moment of which something has been erased since, so that it can no longer be read as it was."""
 
 
 class StoreError(MemEditError):

@@ -28,7 +28,7 @@ def link(previous: bytes, rows: Iterable[Row]) -> bytes:
     made = blake2b(previous, digest_size=32)
     for row in rows:
         # JSON tells a number from a word and where a value ends, so no two rows give the same bytes.
-        made.update(json.dumps(list(row), separators=(",", ":")).encode())
+        made.update(_encode(list(row)).encode())
     return made.digest()
 
 
@@ -38,6 +38,9 @@ def links(previous: bytes, rows: Iterable[Row]) -> Iterator[tuple[int, bytes]]:
         entries = list(of_one)
         previous = link(previous, entries)
         yield int(entries[-1][0] or 0), previous
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _transaction(row: Row) -> int | str | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +34,22 @@ class Database(Protocol):
 
     def sign(self, connection: sa.Connection) -> None:
         """Make the database memedit's, in the transaction that has made or changed its tables."""
+        ...
+
+    def snapshot(self, memory_id: str) -> Path | None:
+        """Where this process keeps a snapshot of the index; None if nowhere."""
+        ...
+
+    def forget(self, connection: sa.Connection, facts: Sequence[int]) -> int:
+        """Delete the vectors that the database itself searches of facts; returns how many there were."""
+        ...
+
+    def scrub(self, tables: Sequence[str]) -> str:
+        """Bring it about that what was deleted from `tables` is no longer in the database's files.
+
+        Returns:
+            What still holds some of it, and what to do about it; empty if nothing does.
+        """
         ...
 
     def start(self, memory_id: str) -> None:

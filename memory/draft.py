@@ -22,6 +22,7 @@ from memedit.memory.fact import EndReason, Relation
 from memedit.memory.intake import Prepared
 from memedit.memory.state import NamespaceState, Record, free_text_key, moment_of
 from memedit.memory.store import Entry, Head, Kind
+from memedit.memory.tombstones import salt
 
 
 class Outcome(NamedTuple):
@@ -43,16 +44,19 @@ class Draft:
 
     Attributes:
         entries: What is to be appended to the log.
+        made: The records of the facts that it asserts, by id.
     """
 
     def __init__(self, namespace: NamespaceState, head: Head, now: int) -> None:
         self.entries: list[Entry] = []
+        self.made: dict[int, Record] = {}
         self._namespace = namespace
         self._before = head
         self._transaction = head.transaction + 1
         self._at = max(now, head.at + 1)
         self._last_fact = head.fact
         self._slots: dict[tuple[str, str], list[Record]] = {}
+        self._salted = False
 
     @property
     def head(self) -> Head:
@@ -179,7 +183,8 @@ class Draft:
             valid_to=fact.valid_to,
             source=fact.source,
         )
-        return Record(entry, self._namespace.entities)
+        made = self.made[self._last_fact] = Record(entry, self._namespace.entities)
+        return made
 
     def _remnant(self, record: Record, valid_from: int | None, valid_to: int | None) -> Record:
         self._last_fact += 1
@@ -195,12 +200,16 @@ class Draft:
             valid_to=valid_to,
             source=record.source,
         )
-        return Record(entry, self._namespace.entities)
+        made = self.made[self._last_fact] = Record(entry, self._namespace.entities)
+        return made
 
     def _end(self, fact: int, reason: EndReason, superseded_by: int | None) -> None:
         self._add(Kind.END, fact=fact, reason=reason.value, other=superseded_by)
 
     def _add(self, kind: Kind, *, namespace: str | None = None, **content: int | str | None) -> Entry:
+        if not self._salted and kind in (Kind.ASSERT, Kind.ALIAS):
+            self._salted = True
+            content["body"] = salt()
         entry = Entry(
             seq=self._before.seq + len(self.entries) + 1,
             transaction=self._transaction,

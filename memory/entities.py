@@ -23,6 +23,8 @@ from memedit.memory.fact import EntityType
 MAX_NAME = 1000
 """Longest name in characters."""
 
+_RESOLVED = 1 << 15
+
 
 @lru_cache(maxsize=1 << 16)
 def normalise(name: str) -> str:
@@ -79,6 +81,7 @@ class EntityTable:
         self._by_entity: dict[str, list[str]] = {}
         self._types: dict[str, EntityType] = {}
         self._loose: dict[str, Loosely] = {}
+        self._resolved: dict[str, str] = {}
 
     @classmethod
     def builtin(cls) -> EntityTable:
@@ -91,10 +94,16 @@ class EntityTable:
         Raises:
             InvalidFact: The name is empty, too long, or holds control characters.
         """
+        if (known := self._resolved.get(name)) is not None:
+            return known
         key = normalise(name)
         written = name
         while (alias := self._find(key)) is not None and (not alias.exact_case or _is_upper(written)):
             key = written = alias.entity
+        if self._parent is None or self._parent is _builtin():  # which nobody adds to
+            if len(self._resolved) >= _RESOLVED:
+                self._resolved.clear()
+            self._resolved[name] = key
         return key
 
     def loosely(self, name: str) -> Loosely | None:
@@ -155,6 +164,7 @@ class EntityTable:
                 "One name stands for one entity: use a longer name that tells the two apart.",
             )
         self._aliases[key] = _Alias(entity, exact_case)
+        self._resolved.clear()
         self._by_entity.setdefault(entity, []).append(alias.strip())
 
 

@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memedit.errors import CorruptDatabase, StoreError
+from memedit.errors import CorruptDatabase, HistoryCompacted, StoreError
 from memedit.memory.chain import START, link
 from memedit.memory.index import CorruptIndex, VectorIndex
+from memedit.memory.provenance import Provenance
 from memedit.memory.state import microseconds_of, moment_of
 from memedit.memory.store import Entry, Head, Kind, Link, Store, Vector
+from memedit.memory.tombstones import Compaction, keep_hashes, vouched
 
 _CHUNK = 5_000
 _BATCH = 512
@@ -139,6 +141,7 @@ def restore(source: str | Path, target: Path, *, position: int | None = None, mo
 
     Raises:
         CorruptDatabase: The source is not what was written; nothing was made.
+        HistoryCompacted: Something that was believed at that point has been erased since.
         StoreError: The target is there already or cannot be written, or the source cannot be read.
     """
     limit = None if moment is None else microseconds_of(moment)
@@ -166,6 +169,7 @@ class _Covered(NamedTuple):
 
 def _checked(store: Store, end: int) -> Iterator[_Covered]:
     """The chain and the log up to entry `end`, which must have been committed before."""
+    compacted = vouched(store)
     entries = chain.from_iterable(store.entries_after(0))
     waiting = next(entries, None)
     previous = Link(0, START)
@@ -176,17 +180,18 @@ def _checked(store: Store, end: int) -> Iterator[_Covered]:
         while waiting is not None and waiting.seq <= found.seq:
             covered.append(waiting)
             waiting = next(entries, None)
-        yield _Covered(found, covered, _fault(previous, found, covered))
+        yield _Covered(found, covered, _fault(previous, found, covered, compacted.get(found.seq)))
         previous = found
 
 
-def _fault(previous: Link, found: Link, covered: list[Entry]) -> str:
+def _fault(previous: Link, found: Link, covered: list[Entry], compacted: bytes | None) -> str:
+    """What is wrong with the entries of a link; `compacted` is the hash of what a compaction left of them."""
     name = f"Entries {previous.seq + 1} to {found.seq}" if found.seq > previous.seq + 1 else f"Entry {found.seq}"
     expected = range(previous.seq + 1, found.seq + 1)
     missing = sorted({*expected} - {entry.seq for entry in covered})
     if missing:
         return f"{name}: {len(missing)} of {len(expected)} gone from the log, the first is {missing[0]}."
-    if link(previous.hash, covered) == found.hash:
+    if link(previous.hash, covered) == found.hash or link(found.hash, covered) == compacted:
         return ""
     first = covered[0]
     return (
@@ -196,7 +201,7 @@ def _fault(previous: Link, found: Link, covered: list[Entry]) -> str:
 
 
 def _check_index(store: Store, faults: list[str]) -> int | None:
-    path = None if store.path is None else store.path.with_name(store.path.name + ".index")
+    path = store.snapshot
     if path is None or not path.exists():
         return None
     mend = "delete it, and the next search makes it again"
@@ -205,13 +210,19 @@ def _check_index(store: Store, faults: list[str]) -> int | None:
     except (CorruptIndex, OSError) as error:
         faults.append(f"The index {path} cannot be used: {error}")
         return 0
-    memory, _, rest = fingerprint.partition("/")
-    if memory != store.memory_id:
+    made = Provenance.from_text(fingerprint)
+    if (
+        made is None
+        or made.memory != store.memory_id
+        or store.link_at(made.position) != Link(made.position, bytes.fromhex(made.hash))
+    ):
         faults.append(f"The index {path} belongs to another memory; {mend}.")
         return 0
+    if made.compacted < max((entry.seq for entry in store.compactions()), default=0):
+        faults.append(f"The index {path} is from before facts were erased; {mend}.")
     compared = 0
-    for texts in _in_chunks(_indexed_texts(store, generation), _BATCH):
-        kept = store.vectors(rest.rpartition("/")[0], [text for _, text in texts])
+    for texts in _in_chunks(_indexed_texts(store, generation, made), _BATCH):
+        kept = store.vectors(made.embedder, [text for _, text in texts])
         known = [(number, kept[text]) for number, text in texts if text in kept]
         if len(known) < len(texts):
             faults.append(
@@ -230,7 +241,7 @@ def _check_index(store: Store, faults: list[str]) -> int | None:
 def _not_held(index: VectorIndex, known: Sequence[tuple[int, Vector]]) -> list[int]:
     """The ids under which an index does not hold the vector that it should."""
     ids = np.array([number for number, _ in known], np.int64)
-    vectors = np.stack([vector for _, vector in known])
+    vectors = np.stack([vector for _, vector in known]).astype(np.float32)
     scores, found = index.search(vectors, _NEAREST, within=ids)
     held = ((found == ids[:, np.newaxis]) & (scores > 1 - _TOLERANCE)).any(axis=1)
     # Facts of the same text may crowd each other out: what is left is looked at one by one.
@@ -241,10 +252,11 @@ def _not_held(index: VectorIndex, known: Sequence[tuple[int, Vector]]) -> list[i
     ]
 
 
-def _indexed_texts(store: Store, generation: int) -> Iterator[tuple[int, str]]:
-    """The texts of all facts up to `generation`, each with its id in the index."""
+def _indexed_texts(store: Store, generation: int, made: Provenance) -> Iterator[tuple[int, str]]:
+    """The texts of all facts up to `generation` that a snapshot covers, each with its id in the index."""
     for entry in chain.from_iterable(store.entries_after(0)):
-        if entry.kind == Kind.ASSERT and entry.fact is not None and entry.fact <= generation:
+        within = entry.kind == Kind.ASSERT and entry.fact is not None and entry.fact <= generation
+        if within and entry.fact is not None and made.covers(entry.namespace):
             for side, text in enumerate((entry.statement, entry.question)):
                 if text:
                     yield 2 * entry.fact + side, text
@@ -258,29 +270,49 @@ def _in_chunks(items: Iterable[tuple[int, str]], size: int) -> Iterator[list[tup
 
 def _end(store: Store, position: int | None, limit: int | None) -> int:
     """Number of the last entry to restore, having verified that far."""
-    end = 0
+    end = at = 0
     for found, entries, fault in _checked(store, store.head().seq):
         if (position is not None and found.seq > position) or (limit is not None and entries and entries[0].at > limit):
             break
         if fault:
             raise CorruptDatabase(fault, f"Restore from another backup, or up to position {end} only.")
-        end = found.seq
+        end, at = found.seq, entries[0].at
+    for entry in store.compactions():
+        horizon = Compaction.from_json(entry.body or "").horizon
+        if entry.seq > end and horizon is not None and at < horizon:
+            raise HistoryCompacted(
+                f"Position {end} is from before {moment_of(horizon)}, and what had ended by then in the namespace "
+                f"{entry.namespace!r} was erased at position {entry.seq}.",
+                "Restore from a backup made before that, or up to a later position.",
+            )
     return end
 
 
 def _copy(store: Store, part: Path, end: int) -> Copied:
-    """Write the log up to entry `end`, with its vectors, to a new memory."""
+    """Write the log up to entry `end`, with its vectors, to a new memory.
+
+    Its hashes are copied too, so that those noted down stay those of their positions; but not where something of it was
+    erased later on, since what tells of that is not copied with it.
+    """
     embedders = store.embedders()
+    compactions = store.compactions()
+    chained = all(entry.seq <= end for entry in compactions)
+    links = chain.from_iterable(store.links_after(0))
     with Store(part) as made:
         with made.transaction() as transaction:
             for batch in _batches(store, end):
                 last = batch[-1]
-                facts = (entry.fact or 0 for entry in batch if entry.kind == Kind.ASSERT)
-                last_fact = max(transaction.head.fact, *facts, 0)
-                transaction.append(batch, Head(last.seq, last.transaction, last_fact, last.at))
+                last_fact = max(transaction.head.fact, *(entry.fact or 0 for entry in batch))
+                hashes = list(islice(links, len({entry.transaction for entry in batch}))) if chained else None
+                transaction.append(batch, Head(last.seq, last.transaction, last_fact, last.at), chained=hashes)
                 texts = {text for entry in batch for text in (entry.statement, entry.question) if text}
                 for embedder in embedders:
                     transaction.keep_vectors(embedder, store.vectors(embedder, texts))
+            for compaction, rows in groupby(store.rehashed() if chained else (), key=lambda row: row.compaction):
+                if compaction <= end:
+                    keep_hashes(transaction.connection, compaction, [(row.seq, row.hash) for row in rows])
+        if store.compactions() != compactions:
+            raise StoreError("The memory was compacted while it was being copied.", "Copy it again.")
         return _extent(made)
 
 

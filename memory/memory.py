@@ -9,13 +9,17 @@ Knows nothing of language models or strategies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Reversible, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
+
 from memedit.errors import BadRow, InvalidFact, UnknownFact, UnknownRelation
 from memedit.memory.catalogue import Catalogue
+from memedit.memory.compaction import DeletionReceipt, compact, erase
 from memedit.memory.draft import Draft, Outcome
 from memedit.memory.embedder import Embedder
 from memedit.memory.engine import Engine
@@ -23,8 +27,12 @@ from memedit.memory.fact import DEFAULT_NAMESPACE, Fact, FactInput, Receipt, Rel
 from memedit.memory.intake import Prepared, aware_microseconds, prepare
 from memedit.memory.recall import Progress, default_embedder
 from memedit.memory.state import NamespaceState, Record
-from memedit.memory.store import Transaction
+from memedit.memory.store import Transaction, Vector
 from memedit.memory.view import MemoryView as MemoryView
+
+Vectors = npt.NDArray[np.float16 | np.float32]
+
+_LENGTH_TOLERANCE = 0.01
 
 
 class EditMemory:
@@ -32,13 +40,17 @@ class EditMemory:
 
     Args:
         path: A SQLite file (made if it is not there), ":memory:", or a SQLAlchemy URL of SQLite or PostgreSQL. The
-            index's snapshot lies beside the file, as ``<file>.index``; with PostgreSQL there is none.
+            index's snapshot lies beside the file, as ``<file>.index``, and that of a long log's state as
+            ``<file>.state``; both may be deleted, and are made again. With PostgreSQL they lie in a folder of this machine, the
+            environment variable MEMEDIT_INDEXES or one in the user's cache folder.
         catalogue: The relations to begin with; what the memory's own log defines is added to it.
         embedder: Makes the vectors for `MemoryView.search`; all-MiniLM-L6-v2 by default.
         namespace: The namespace of calls that name none.
         embed_on_write: Whether writes embed their texts. If not, the first search does.
         clock: Tells the time, as an aware datetime.
         busy_timeout: Seconds to wait while another process writes.
+        in_database: Namespaces whose vectors do not fit this process's memory: PostgreSQL searches them, by pgvector; "*"
+            stands for all. Processes need not agree.
 
     Attributes:
         catalogue: The relations.
@@ -66,6 +78,7 @@ class EditMemory:
         embed_on_write: bool = True,
         clock: Callable[[], datetime] | None = None,
         busy_timeout: float = 10.0,
+        in_database: Collection[str] = (),
     ) -> None:
         self.catalogue = Catalogue.default() if catalogue is None else catalogue
         self.embedder = default_embedder() if embedder is None else embedder
@@ -79,6 +92,7 @@ class EditMemory:
             namespace=namespace,
             clock=_utc_now if clock is None else clock,
             busy_timeout=busy_timeout,
+            in_database=in_database,
         )
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -98,21 +112,50 @@ class EditMemory:
         """
         return self._assert([prepare(fact, Catalogue(parent=self.catalogue))], namespace)[0]
 
-    def assert_facts(self, facts: Iterable[FactInput], *, namespace: str | None = None) -> list[Receipt]:
+    def assert_facts(
+        self, facts: Iterable[FactInput], *, namespace: str | None = None, progress: Progress | None = None
+    ) -> list[Receipt]:
         """Record facts in one transaction: all or none. Later ones see earlier ones.
+
+        Args:
+            facts: The facts.
+            namespace: The namespace; the default one if None.
+            progress: Is told (done, total) of the texts while they are embedded, which is what takes long.
 
         Raises:
             BadRow: One of them cannot be recorded; nothing was written.
             StoreBusy: Another process held the database longer than the timeout.
         """
-        relations = Catalogue(parent=self.catalogue)
-        prepared = []
-        for row, fact in enumerate(facts, 1):
-            try:
-                prepared.append(prepare(fact, relations))
-            except (InvalidFact, UnknownRelation) as error:
-                raise BadRow(error.problem, error.mend, row=row) from error
-        return self._assert(prepared, namespace) if prepared else []
+        prepared = self._prepared(facts)
+        return self._assert(prepared, namespace, progress) if prepared else []
+
+    def load_facts(
+        self, facts: Iterable[FactInput], vectors: Vectors | None = None, *, namespace: str | None = None
+    ) -> list[int]:
+        """Record facts as `assert_facts` does, in a fraction of its time: with vectors given, and without receipts.
+
+        The facts are durable and can be looked up when this returns. If a search has been made in this session they are in
+        the index, too; else the next search takes them in. Load a million in parts of some 10,000.
+
+        Args:
+            facts: The facts.
+            vectors: Floats [n, 2, d]: what `embedder` gives for each fact's statement and question (of free text, which has
+                no question, the second is passed over). If None, the texts are embedded as those of any other write.
+            namespace: The namespace; the default one if None.
+
+        Returns:
+            The id of each fact, or of the one that was there already.
+
+        Raises:
+            BadRow: One of them cannot be recorded; nothing was written.
+            InvalidFact: The vectors have another shape, or are not all finite and of length 1.
+            StoreBusy: Another process held the database longer than the timeout.
+        """
+        prepared = self._prepared(facts)
+        if not prepared:
+            return []
+        given = None if vectors is None else _by_text(prepared, vectors, self.embedder.dimension)
+        return [outcome.fact for outcome in self._record(prepared, namespace, given)]
 
     def retract(self, fact_id: int, *, namespace: str | None = None) -> Fact:
         """Cease to believe a fact. What it had superseded stays superseded; to get that back, undo instead.
@@ -169,6 +212,53 @@ class EditMemory:
         self._engine.write(None, lambda draft, _: draft.define([made], self._engine.known_relations()))
         return self.catalogue.get(made.id)
 
+    # -- erasing ---------------------------------------------------------------------------------------------
+
+    def compact(
+        self, before: datetime, *, namespace: str | None = None, everywhere: bool = False, trial: bool = False
+    ) -> DeletionReceipt:
+        """Erase for good the facts that had ended by some time: superseded, retracted or undone.
+
+        Reads as of earlier moments are refused from then on, and undo does not reach behind the last write that
+        something was erased of. The hash chain goes on holding. Index and files are written anew, which takes its time in
+        a large memory; PostgreSQL keeps readers waiting meanwhile.
+
+        Args:
+            before: The time, with a time zone.
+            namespace: The namespace; the default one if None.
+            everywhere: Whether to do it in every namespace instead.
+            trial: Whether to erase nothing, and only tell which facts it would be.
+
+        Raises:
+            StoreBusy: Others wrote to the database for longer than the timeout.
+            UnknownNamespace: Nothing was ever written to the namespace.
+            InvalidFact: The time has no time zone.
+        """
+        moment = aware_microseconds(before, "before")
+        return compact(self._engine, self._named(namespace, everywhere=everywhere), moment, trial=trial)
+
+    def erase(
+        self, subject: str, *, namespace: str | None = None, everywhere: bool = False, trial: bool = False
+    ) -> DeletionReceipt:
+        """Erase for good all that a namespace holds about an entity, as who is written about may ask for.
+
+        That is: facts, live or not, with the entity at either end or named in their texts, and its aliases. Of what was
+        believed in the past the rest can still be read. For what else is as with `compact`, see there.
+
+        Args:
+            subject: Any name of the entity.
+            namespace: The namespace; the default one if None.
+            everywhere: Whether to do it in every namespace instead.
+            trial: Whether to erase nothing, and only tell which facts it would be.
+
+        Raises:
+            UnknownEntity: There is nothing about it.
+            StoreBusy: Others wrote to the database for longer than the timeout.
+            UnknownNamespace: Nothing was ever written to the namespace.
+            InvalidFact: `subject` is no name.
+        """
+        return erase(self._engine, self._named(namespace, everywhere=everywhere), subject, trial=trial)
+
     # -- reading ---------------------------------------------------------------------------------------------
 
     @property
@@ -203,6 +293,8 @@ class EditMemory:
             UnknownNamespace: With `must_exist`.
             PositionNotReached: The log did not come to `at_least` in time.
             InvalidFact: A time has no time zone.
+            HistoryCompacted: Something that was believed at `as_of` has been erased since; a view that was made before
+                that raises it when it is read.
         """
         if at_least is None:
             self._engine.follow()
@@ -210,8 +302,10 @@ class EditMemory:
             self._engine.reach(at_least, timeout)
         if must_exist:
             self._engine.space(namespace)
-        name = self.namespace if namespace is None else namespace
-        return MemoryView(self, name, ids, _time(as_of, "as_of"), _time(valid_at, "valid_at"))
+        name, moment = self.namespace if namespace is None else namespace, _time(as_of, "as_of")
+        with self._engine.state.lock:
+            self._engine.state.namespace(name).check_moment(moment)
+        return MemoryView(self, name, ids, moment, _time(valid_at, "valid_at"))
 
     def get(self, fact_id: int, *, namespace: str | None = None) -> Fact:
         """A fact, live or not.
@@ -230,7 +324,7 @@ class EditMemory:
     def history(
         self, subject: str | None = None, relation: str | None = None, *, namespace: str | None = None
     ) -> list[Fact]:
-        """Everything ever recorded, live or not, oldest first.
+        """Everything ever recorded and not erased since, live or not, oldest first.
 
         Args:
             subject: Only facts with this subject, under any of its names.
@@ -255,6 +349,7 @@ class EditMemory:
         valid_at: datetime | None = None,
         limit: int | None = None,
         after: int | None = None,
+        newest_first: bool = False,
         namespace: str | None = None,
     ) -> list[Fact]:
         """The recorded facts that pass every filter given, in the order of their ids.
@@ -270,13 +365,15 @@ class EditMemory:
             as_of: Transaction time; the facts are given as they stood then.
             valid_at: Valid time.
             limit: Most facts to return.
-            after: Only facts with a greater id; with `limit`, this pages through them.
+            after: Only facts that come after this id in the order; with `limit`, this pages through them.
+            newest_first: Whether to turn the order round.
             namespace: The namespace; the default one if None.
 
         Raises:
             UnknownNamespace: Nothing was ever written to the namespace.
             UnknownRelation: The catalogue does not have the relation.
             InvalidFact: A time has no time zone, or a name is no name.
+            HistoryCompacted: Something that was believed at `as_of` has been erased since.
         """
         moment, valid = _time(as_of, "as_of"), _time(valid_at, "valid_at")
         relation_id = (
@@ -286,8 +383,10 @@ class EditMemory:
         self._engine.follow()
         with self._engine.state.lock:
             space = self._engine.space(namespace)
+            space.check_moment(moment)
             found: list[Fact] = []
-            for record in _candidates(space, subject, object):
+            records = _candidates(space, subject, object)
+            for record in reversed(records) if newest_first else records:
                 if limit is not None and len(found) >= limit:
                     break
                 end = record.end_at(moment)
@@ -295,7 +394,7 @@ class EditMemory:
                     record.known_at(moment)
                     and not (live and end is not None)
                     and (relation_id is None or record.relation == relation_id)
-                    and (after is None or record.id > after)
+                    and (after is None or (record.id < after if newest_first else record.id > after))
                     and (valid is None or record.holds_at(valid))
                     and (needle is None or needle in record.statement.casefold())
                 ):
@@ -346,13 +445,12 @@ class EditMemory:
         self._engine.recall.rebuild()
 
     def save_index(self) -> None:
-        """Write the index's snapshot, so that opening the memory need not make it again.
+        """Write the index's snapshot, so that opening the memory need not make it again; of a large memory the state's, too.
 
         Raises:
             ReadOnlyStore: The folder cannot be written.
         """
-        self._engine.follow()
-        self._engine.recall.save()
+        self._engine.save()
 
     def close(self) -> None:
         """Save the index if it has grown enough to be worth it, and let go of the database. Closing twice is harmless."""
@@ -369,19 +467,23 @@ class EditMemory:
 
     # -- within the package ----------------------------------------------------------------------------------
 
-    def _assert(self, facts: Sequence[Prepared], namespace: str | None) -> list[Receipt]:
-        relations = [fact.relation for fact in facts if fact.relation is not None]
-        texts = [text for fact in facts for text in (fact.statement, fact.question)]
-        # Before the transaction: nobody else can write while it is open.
-        vectors = self._engine.recall.embed(texts) if self._embed_on_write else {}
+    def _named(self, namespace: str | None, *, everywhere: bool) -> list[str]:
+        return self.namespaces() if everywhere else [self.namespace if namespace is None else namespace]
 
-        def plan(draft: Draft, transaction: Transaction) -> list[Outcome]:
-            draft.define(relations, self._engine.known_relations())
-            outcomes = [draft.record(fact) for fact in facts]
-            transaction.keep_vectors(self.embedder.name, vectors)
-            return outcomes
+    def _prepared(self, facts: Iterable[FactInput]) -> list[Prepared]:
+        relations = Catalogue(parent=self.catalogue)
+        prepared = []
+        for row, fact in enumerate(facts, 1):
+            try:
+                prepared.append(prepare(fact, relations))
+            except (InvalidFact, UnknownRelation) as error:
+                raise BadRow(error.problem, error.mend, row=row) from error
+        return prepared
 
-        outcomes = self._engine.write(namespace, plan)
+    def _assert(
+        self, facts: Sequence[Prepared], namespace: str | None, progress: Progress | None = None
+    ) -> list[Receipt]:
+        outcomes = self._record(facts, namespace, None, progress)
         with self._engine.state.lock:
             space = self._engine.space(namespace)
             return [
@@ -395,8 +497,51 @@ class EditMemory:
                 for fact, outcome in zip(facts, outcomes, strict=True)
             ]
 
+    def _record(
+        self,
+        facts: Sequence[Prepared],
+        namespace: str | None,
+        vectors: Mapping[str, Vector] | None,
+        progress: Progress | None = None,
+    ) -> list[Outcome]:
+        relations = {fact.relation_id: fact.relation for fact in facts if fact.relation is not None}
+        if vectors is None:
+            texts = [text for fact in facts for text in (fact.statement, fact.question)]
+            # Before the transaction: nobody else can write while it is open.
+            vectors = self._engine.recall.embed(texts, progress) if self._embed_on_write else {}
 
-def _candidates(space: NamespaceState, subject: str | None, obj: str | None) -> Iterable[Record]:
+        def plan(draft: Draft, transaction: Transaction) -> list[Outcome]:
+            draft.define(relations.values(), self._engine.known_relations())
+            outcomes = [draft.record(fact) for fact in facts]
+            transaction.keep_vectors(self.embedder.name, vectors)
+            return outcomes
+
+        return self._engine.write(namespace, plan)
+
+
+def _by_text(facts: Sequence[Prepared], vectors: Vectors, dimension: int) -> dict[str, Vector]:
+    """Given vectors by the texts they belong to."""
+    given = np.asarray(vectors, np.float32)
+    if given.shape != (len(facts), 2, dimension):
+        raise InvalidFact(
+            f"The vectors of {len(facts)} facts have the shape {list(given.shape)}.",
+            f"Give the statement's and the question's of each: [{len(facts)}, 2, {dimension}].",
+        )
+    asked = np.array([bool(fact.question) for fact in facts])
+    lengths = np.linalg.norm(given, axis=2)
+    lengths[~asked, 1] = 1
+    if not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():  # also where one is not a number
+        raise InvalidFact("Not all vectors have length 1.", "Divide each by its length; the embedder gives them so.")
+    halves = given.astype(np.float16)
+    made: dict[str, Vector] = {}
+    for fact, (statement, question) in zip(facts, halves, strict=True):
+        made[fact.statement] = statement
+        if fact.question:
+            made[fact.question] = question
+    return made
+
+
+def _candidates(space: NamespaceState, subject: str | None, obj: str | None) -> Reversible[Record]:
     """The records that a filter by entities leaves to be looked at, in the order of ids."""
     if subject is None and obj is None:
         return space.facts.values()

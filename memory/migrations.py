@@ -29,7 +29,8 @@ meta = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
-"""What is true of the whole database: the number of the last migration, and the memory's own id."""
+"""What is true of the whole database: the number of the last migration, the memory's own id, and up to which log position
+the files have been freed of what was erased."""
 
 head = sa.Table(
     "memedit_head",
@@ -85,6 +86,15 @@ chain = sa.Table(
     sa.Column("hash", sa.LargeBinary(32), nullable=False),
 )
 """The hash chain over the log (`memedit.memory.chain`): one row a transaction, by the number of its last entry."""
+
+rehashed = sa.Table(
+    "memedit_rehashed",
+    metadata,
+    sa.Column("compaction", BIG, primary_key=True, autoincrement=False),
+    sa.Column("seq", BIG, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary(32), nullable=False),
+)
+"""The hashes of what compactions left of transactions (`memedit.memory.tombstones`)."""
 
 
 def schema_of(connection: sa.Connection, table: sa.Table = meta) -> int:
@@ -156,5 +166,9 @@ def _chain(connection: sa.Connection) -> None:
         last, previous = made[-1]
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create, _chain)
+def _tombstones(connection: sa.Connection) -> None:
+    rehashed.create(connection)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create, _chain, _tombstones)
 """Step n is at place n - 1."""

@@ -10,10 +10,11 @@ names one in a URL). Needs the extra ``postgres``.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
@@ -43,6 +44,9 @@ LOCK = 0x6D656D65
 SETTING = "memedit.rows"
 """The setting that says which rows of the log a connection sees: "all", "of:" and a namespace, or else none."""
 
+PGVECTOR_TABLES = "memedit_pgvector_"
+"""What the names of the tables begin with that vectors are searched in (`memedit.memory.pgvector`)."""
+
 _POLICY = "memedit_one_namespace"
 _PATIENT = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """So that a connection whose other end is gone is found out in half a minute. Seconds, and probes."""
@@ -58,6 +62,9 @@ _BEGIN = sa.text(
 )
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))").bindparams(lock=LOCK)
 _CONFINE = sa.text("SELECT set_config(:setting, :rows, true)")
+_VECTOR_TABLES = sa.text(
+    "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() AND starts_with(tablename, :start)"
+).bindparams(start=PGVECTOR_TABLES)
 _NOTIFY = sa.text("SELECT pg_notify(:channel, :position)")
 
 
@@ -124,7 +131,10 @@ class Postgres:
 
         A connection that says nothing sees none. Superusers are above such rules; the owner of the tables is not.
         """
-        table = "memedit_log"
+        self.rule(connection, "memedit_log")
+
+    def rule(self, connection: sa.Connection, table: str) -> None:
+        """Put a table with a column ``namespace`` under the rule of `sign`."""
         connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         connection.exec_driver_sql(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         connection.exec_driver_sql(f"DROP POLICY IF EXISTS {_POLICY} ON {table}")
@@ -132,6 +142,40 @@ class Postgres:
         connection.exec_driver_sql(
             f"CREATE POLICY {_POLICY} ON {table} USING ({setting} = 'all' OR {setting} = 'of:' || namespace"
             f" OR ({setting} <> '' AND namespace = ''))"
+        )
+
+    def snapshot(self, memory_id: str) -> Path | None:
+        """See `Database`: in a folder of this machine, MEMEDIT_INDEXES or one in the user's cache folder."""
+        folder = os.environ.get("MEMEDIT_INDEXES")
+        if folder is None:
+            from platformdirs import user_cache_path
+
+            folder = str(user_cache_path("memedit", appauthor=False) / "indexes")
+        return Path(folder).expanduser() / f"{memory_id}.index"
+
+    def scrub(self, tables: Sequence[str]) -> str:
+        """See `Database`. The tables are written anew, which keeps readers waiting meanwhile."""
+        kept: list[str] = []
+
+        def noted(notice: psycopg.errors.Diagnostic) -> None:
+            # "0 dead row versions cannot be removed yet." in whatever language: those that somebody may still see.
+            count = re.match(r"\d+", notice.message_detail or "")
+            if count is not None and int(count[0]):
+                kept.append(notice.message_detail or "")
+
+        with self.reading() as connection:
+            driver = cast("psycopg.Connection", connection.connection.driver_connection)
+            driver.add_notice_handler(noted)
+            try:
+                for table in (*tables, *connection.scalars(_VECTOR_TABLES)):
+                    connection.exec_driver_sql(f"VACUUM (FULL, VERBOSE, ANALYZE) {table}")
+            finally:
+                driver.remove_notice_handler(noted)
+        if not kept:
+            return ""
+        return (
+            f"{self.place}: a transaction that began before the erasure is still open, so its rows could not be removed "
+            f"({kept[0]}). End it (pg_stat_activity shows it) and compact again."
         )
 
     def start(self, memory_id: str) -> None:
@@ -143,6 +187,21 @@ class Postgres:
     def confine(self, connection: sa.Connection, namespace: str) -> None:
         """See `Database`."""
         connection.execute(_CONFINE, {"setting": SETTING, "rows": f"of:{namespace}"})
+
+    @contextmanager
+    def confined(self, namespace: str) -> Iterator[sa.Connection]:
+        """A transaction that reads, and sees no rows of other namespaces."""
+        with self._explained(), self._engine.begin() as connection:
+            self.confine(connection, namespace)
+            yield connection
+
+    def forget(self, connection: sa.Connection, facts: Sequence[int]) -> int:
+        """See `Database`."""
+        ids = [2 * number + side for number in facts for side in (0, 1)]
+        return sum(
+            connection.execute(sa.text(f"DELETE FROM {table} WHERE id = ANY(:ids)"), {"ids": ids}).rowcount
+            for table in connection.scalars(_VECTOR_TABLES).all()
+        )
 
     def announce(self, connection: sa.Connection, position: int) -> None:
         """See `Database`."""

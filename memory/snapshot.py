@@ -81,6 +81,20 @@ def read_snapshot(path: Path, version: int) -> Iterator[BinaryIO]:
         yield file
 
 
+def first_line(path: Path, version: int) -> bytes:
+    """The first line of a snapshot's contents; whether all of it is whole is not looked at.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CorruptIndex: The file is no snapshot of this version.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size or _HEADER.unpack(header)[:2] != (_MAGIC, version):
+            raise CorruptIndex(f"{path} is no index of this version.", "Delete it; it is rebuilt from the log.")
+        return file.readline()
+
+
 def _problem(file: BinaryIO, version: int) -> str:
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
@@ -103,6 +103,27 @@ class SQLite:
         """See `Database`."""
         connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
 
+    def snapshot(self, memory_id: str) -> Path | None:
+        """See `Database`: beside the file."""
+        return None if self.file is None else self.file.with_name(self.file.name + ".index")
+
+    def forget(self, connection: sa.Connection, facts: Sequence[int]) -> int:
+        """SQLite searches no vectors."""
+        return 0
+
+    def scrub(self, tables: Sequence[str]) -> str:
+        """See `Database`. The file is written anew without its free pages, and the write-ahead log emptied."""
+        if self.file is None:
+            return ""
+        with self._write_lock, _explained(self.place):
+            driver = cast("sqlite3.Connection", self._writer.connection.driver_connection)
+            driver.execute("VACUUM")
+            busy = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._writer.rollback()  # it only lent its driver
+        if not busy:
+            return ""
+        return f"{self.file}-wal: another process is reading from it. Compact again, or close that process."
+
     def start(self, memory_id: str) -> None:
         """Let readers read while a writer writes. Once done, it is a property of the file.
 
@@ -166,6 +187,7 @@ def _engine(file: Path | None, busy_timeout: float) -> sa.Engine:
     def _connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver would begin transactions of its own, too late
         connection.execute("PRAGMA synchronous=FULL")  # in WAL mode NORMAL could lose the last commits
+        connection.execute("PRAGMA secure_delete=ON")  # what a compaction deletes is overwritten at once
 
     @sa.event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:

@@ -1,173 +1,36 @@
 """What the log amounts to: an in-memory fold of its entries, kept per namespace and found by entity.
 
 `State.apply` is the one way in, for a memory's own writes, for other processes' and at opening alike; applied to the
-same log it gives the same state. Records are lean, since there may be a million: the pydantic `Fact` is made when one
-is read.
+same log it gives the same state.
 
 Knows nothing of SQL, of vectors, or of the rules by which writes are made (`memedit.memory.draft`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from collections.abc import Iterable, Mapping
 from threading import RLock
-from typing import NamedTuple
 
-from memedit.errors import CorruptDatabase
+import numpy as np
+import numpy.typing as npt
+
+from memedit.errors import CorruptDatabase, HistoryCompacted
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.entities import EntityTable, normalise
-from memedit.memory.fact import FREE_TEXT, EndReason, Fact, Relation
+from memedit.memory.fact import EndReason, Fact, Relation
+from memedit.memory.record import Edges as Edges
+from memedit.memory.record import End, forget_forms
+from memedit.memory.record import Record as Record
+from memedit.memory.record import free_text_key as free_text_key
+from memedit.memory.record import in_order as in_order
+from memedit.memory.record import microseconds_of as microseconds_of
+from memedit.memory.record import moment_of as moment_of
 from memedit.memory.store import Entry, Kind
+from memedit.memory.tombstones import Compaction
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+Ids = npt.NDArray[np.int64]
+
 _CACHED_FACTS = 8192
-_by_id = attrgetter("id")
-
-
-class End(NamedTuple):
-    """How a fact ceased to be believed: when (microseconds), why, and which fact took its place."""
-
-    at: int
-    reason: EndReason
-    superseded_by: int | None
-
-
-class Record:
-    """A fact as the state holds it. Times are microseconds since 1970 in UTC.
-
-    Attributes:
-        subject_key: Canonical key of the subject under the namespace's present aliases.
-        object_key: That of the object. A free-text fact has a key of its own in place of both.
-        end: How it ceased to be believed, or None while it is live.
-        revivals: Earlier ends that were undone, each with the time of the undoing.
-    """
-
-    __slots__ = (
-        "end",
-        "id",
-        "namespace",
-        "object",
-        "object_key",
-        "question",
-        "recorded_at",
-        "relation",
-        "revivals",
-        "source",
-        "statement",
-        "subject",
-        "subject_key",
-        "transaction",
-        "valid_from",
-        "valid_to",
-    )
-
-    def __init__(self, entry: Entry, entities: EntityTable) -> None:
-        self.id = entry.fact or 0
-        self.namespace = entry.namespace
-        self.subject = entry.subject or ""
-        self.relation = entry.relation or ""
-        self.object = entry.object or ""
-        self.statement = entry.statement or ""
-        self.question = entry.question or ""
-        self.valid_from = entry.valid_from
-        self.valid_to = entry.valid_to
-        self.recorded_at = entry.at
-        self.transaction = entry.transaction
-        self.source = entry.source
-        self.end: End | None = None
-        self.revivals: tuple[tuple[End, int], ...] = ()
-        self.subject_key = self.object_key = ""
-        self.find_keys(entities)
-
-    def find_keys(self, entities: EntityTable) -> None:
-        """Set the keys anew, because a name has been added."""
-        if self.relation == FREE_TEXT:
-            self.subject_key = self.object_key = free_text_key(self.statement)
-        else:
-            self.subject_key = entities.resolve(self.subject)
-            self.object_key = entities.resolve(self.object)
-
-    def known_at(self, at: int | None) -> bool:
-        """Whether it had been recorded by transaction time `at` (None: now)."""
-        return at is None or self.recorded_at <= at
-
-    def end_at(self, at: int | None) -> End | None:
-        """Its end as it stood at transaction time `at` (None: now); None if it was live then."""
-        if at is None:
-            return self.end
-        for end, revived_at in self.revivals:
-            if end.at <= at < revived_at:
-                return end
-        return self.end if self.end is not None and self.end.at <= at else None
-
-    def holds_at(self, moment: int) -> bool:
-        """Whether valid time `moment` lies in its interval."""
-        return (self.valid_from is None or self.valid_from <= moment) and (
-            self.valid_to is None or moment < self.valid_to
-        )
-
-    def fact(self, end: End | None) -> Fact:
-        """The public value, ended as `end` says."""
-        return Fact.model_construct(
-            id=self.id,
-            namespace=self.namespace,
-            subject=self.subject,
-            relation=self.relation,
-            object=self.object,
-            statement=self.statement,
-            question=self.question,
-            valid_from=moment_of(self.valid_from),
-            valid_to=moment_of(self.valid_to),
-            recorded_at=_EPOCH + self.recorded_at * _MICROSECOND,
-            retracted_at=None if end is None else moment_of(end.at),
-            end_reason=None if end is None else end.reason,
-            superseded_by=None if end is None else end.superseded_by,
-            source=self.source,
-            transaction=self.transaction,
-            implied_from=None,
-        )
-
-    def implied_fact(self, relation: Relation) -> Fact:
-        """The fact that follows from it under its inverse `relation` (itself, where that is symmetric)."""
-        return self.fact(None).model_copy(
-            update={
-                "subject": self.object,
-                "relation": relation.id,
-                "object": self.subject,
-                "statement": relation.state(self.object, self.subject),
-                "question": relation.ask(self.object),
-                "implied_from": self.id,
-            }
-        )
-
-
-class Edges:
-    """Records by the entity at either end and by relation; each list is in the order of ids."""
-
-    def __init__(self) -> None:
-        self.out: dict[str, dict[str, list[Record]]] = {}
-        self.into: dict[str, dict[str, list[Record]]] = {}
-
-    def add(self, record: Record) -> None:
-        """File a record under its keys."""
-        _file(self.out, record.subject_key, record)
-        if record.relation != FREE_TEXT:
-            _file(self.into, record.object_key, record)
-
-    def remove(self, record: Record) -> None:
-        """Take out a record that was added under the same keys."""
-        _unfile(self.out, record.subject_key, record)
-        if record.relation != FREE_TEXT:
-            _unfile(self.into, record.object_key, record)
-
-    def touching(self, key: str) -> list[Record]:
-        """Every record with the entity at either end, each once."""
-        ends = (self.out.get(key, {}), self.into.get(key, {}))
-        return list({record.id: record for end in ends for bag in end.values() for record in bag}.values())
 
 
 class NamespaceState:
@@ -184,6 +47,10 @@ class NamespaceState:
         aliases: Keys of the aliases that were added here.
         undoable: Numbers of the transactions that can be undone, the last one last.
         longest_name: Length of the longest key, in characters.
+        named: The entries of the aliases that were added here.
+        undoing: Number of the last transaction that undid another; 0 if there was none.
+        horizon: What was believed before this time is no longer known whole, because facts that had ended by then were
+            erased; None if none were.
     """
 
     def __init__(self, name: str) -> None:
@@ -198,8 +65,12 @@ class NamespaceState:
         self.aliases: set[str] = set()
         self.undoable: list[int] = []
         self.longest_name = 0
-        self._undoing = 0
+        self.horizon: int | None = None
+        self.named: list[Entry] = []
+        self.undoing = 0
         self._cache: dict[int, Fact] = {}
+        self._live_ids: Ids | None = None
+        self._entered: list[int] = []
 
     def fact(self, record: Record) -> Fact:
         """A record's public value as it stands now."""
@@ -210,11 +81,35 @@ class NamespaceState:
             fact = self._cache[record.id] = record.fact(record.end)
         return fact
 
-    def apply(self, entry: Entry) -> Record | None:
-        """Take in one entry; returns the record that it added, if it did."""
+    def live_ids(self) -> Ids:
+        """The ids of the facts believed now, int64 [live_count], in no particular order."""
+        if self._live_ids is None:
+            self._live_ids = np.fromiter(
+                (number for number, record in self.facts.items() if record.end is None), np.int64
+            )
+        elif self._entered:
+            self._live_ids = np.concatenate([self._live_ids, np.array(self._entered, np.int64)])
+        self._entered.clear()
+        return self._live_ids
+
+    def check_moment(self, as_of: int | None) -> None:
+        """See that what was believed at a transaction time (None: now) is still known.
+
+        Raises:
+            HistoryCompacted: Facts that were live then have been erased.
+        """
+        if as_of is not None and self.horizon is not None and as_of < self.horizon:
+            raise HistoryCompacted(
+                f"The history of the namespace {self.name!r} is compacted: facts that had ended by {moment_of(self.horizon)} "
+                f"were erased, so what was believed at {moment_of(as_of)} is no longer known.",
+                "Read as of a later moment, or restore a backup from before the compaction to a file of its own.",
+            )
+
+    def apply(self, entry: Entry, made: Record | None) -> Record | None:
+        """Take in one entry; returns the record that it added, if it did. `made` is that record, where it was made before."""
         match entry.kind:
             case Kind.ASSERT:
-                record = Record(entry, self.entities)
+                record = Record(entry, self.entities) if made is None else made
                 self.facts[record.id] = record
                 self.timed += record.valid_from is not None or record.valid_to is not None
                 self._enter(record)
@@ -232,13 +127,49 @@ class NamespaceState:
                 self._enter(record)
             case Kind.UNDO:
                 self.undoable.pop()  # only the last write can be undone
-                self._undoing = entry.transaction
+                self.undoing = entry.transaction
             case Kind.ALIAS:
+                self.named.append(entry)
                 self._add_alias(entry.subject or "", entry.object or "")
+            case Kind.ERASED if entry.fact is not None:
+                self._note_write(entry)
         return None
+
+    def forget(self, compaction: Compaction) -> list[int]:
+        """Let go of what was erased from the log; returns the ids of the facts that were still held.
+
+        Whether the log was read before it was compacted or after, the same is left.
+        """
+        forget_forms()
+        held = [number for number in compaction.facts if number in self.facts]
+        for number in held:
+            record = self.facts.pop(number)
+            if record.end is None:
+                self._leave(record, End(0, EndReason.RETRACTED, None))
+            self.ended.remove(record)
+            self.timed -= record.valid_from is not None or record.valid_to is not None
+            self._cache.pop(number, None)
+        self.undoable = [number for number in self.undoable if number > compaction.through]
+        if compaction.horizon is not None:
+            self.horizon = max(compaction.horizon, self.horizon or compaction.horizon)
+        if compaction.aliases:
+            self.named = [entry for entry in self.named if entry.seq not in compaction.aliases]
+            # Facts under the names that are gone were erased with them, so the keys of all others stay as they are.
+            self.read_names()
+        return held
+
+    def read_names(self) -> None:
+        """Make the table of names anew from `named`."""
+        self.aliases.clear()
+        self.entities = EntityTable(parent=EntityTable.builtin())
+        for entry in self.named:
+            self.entities.add_alias(entry.subject or "", entry.object or "")
+            self.aliases.add(normalise(entry.object or ""))
 
     def _enter(self, record: Record) -> None:
         record.end = None
+        if self._live_ids is not None:
+            self._entered.append(record.id)
         self.live.add(record)
         self.live_count += 1
         self.relations[record.relation] = self.relations.get(record.relation, 0) + 1
@@ -247,6 +178,7 @@ class NamespaceState:
 
     def _leave(self, record: Record, end: End) -> None:
         record.end = end
+        self._live_ids = None
         self.live.remove(record)
         self.ended.add(record)
         self.live_count -= 1
@@ -257,7 +189,7 @@ class NamespaceState:
 
     def _note_write(self, entry: Entry) -> None:
         number = entry.transaction
-        if number != self._undoing and (not self.undoable or self.undoable[-1] != number):
+        if number != self.undoing and (not self.undoable or self.undoable[-1] != number):
             self.undoable.append(number)
 
     def _add_alias(self, entity: str, alias: str) -> None:
@@ -285,6 +217,8 @@ class State:
         relations: The relations that the log defines, as last defined.
         definitions: How many definitions there were.
         last_fact: The greatest id of a fact.
+        compacted: Sequence number of the last compaction; 0 if there was none.
+        forgotten: Ids of the facts that compactions took away, until somebody takes them out of here.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -294,14 +228,25 @@ class State:
         self.relations: dict[str, Relation] = {}
         self.definitions = 0
         self.last_fact = 0
+        self.compacted = 0
+        self.forgotten: list[int] = []
         self._catalogue = catalogue
 
     def namespace(self, name: str) -> NamespaceState:
         """A namespace's state; an empty one if nothing was ever written to it."""
         return self.namespaces.get(name) or NamespaceState(name)
 
-    def apply(self, entries: Iterable[Entry]) -> list[Record]:
+    def records(self) -> list[Record]:
+        """Every fact ever recorded, in the order of ids."""
+        with self.lock:
+            return list(in_order(*(space.facts.values() for space in self.namespaces.values())))
+
+    def apply(self, entries: Iterable[Entry], made: Mapping[int, Record] | None = None) -> list[Record]:
         """Take in entries of the log; those that were applied already are passed over.
+
+        Args:
+            entries: The entries.
+            made: Records of facts that they assert, where these were made already: they become the state's.
 
         Returns:
             The records added.
@@ -320,19 +265,19 @@ class State:
                         "Entries are missing: restore the database from a backup.",
                     )
                 try:
-                    record = self._apply(entry)
+                    record = self._apply(entry, made or {})
                 except (LookupError, ValueError) as error:
                     raise CorruptDatabase(
                         f"Entry {entry.seq} of the edit log makes no sense: {error!r}.",
                         "Restore the database from a backup.",
                     ) from error
                 self.position = entry.seq
+                self.last_fact = max(self.last_fact, entry.fact or 0)
                 if record is not None:
                     added.append(record)
-                    self.last_fact = record.id
         return added
 
-    def _apply(self, entry: Entry) -> Record | None:
+    def _apply(self, entry: Entry, made: Mapping[int, Record]) -> Record | None:
         if entry.kind == Kind.RELATION:
             relation = self._catalogue.define(Relation.model_validate_json(entry.body or ""))
             self.relations[relation.id] = relation
@@ -340,42 +285,8 @@ class State:
             return None
         if entry.namespace not in self.namespaces:
             self.namespaces[entry.namespace] = NamespaceState(entry.namespace)
-        return self.namespaces[entry.namespace].apply(entry)
-
-
-def moment_of(microseconds: int | None) -> datetime | None:
-    """The aware UTC datetime of a stored time."""
-    return None if microseconds is None else _EPOCH + microseconds * _MICROSECOND
-
-
-def microseconds_of(moment: datetime) -> int:
-    """The stored form of an aware datetime: exact, unlike a float timestamp."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def free_text_key(statement: str) -> str:
-    """What a free-text fact is filed under. No name of an entity can have this form."""
-    return "\x00" + statement.casefold()
-
-
-def in_order(*bags: Iterable[Record]) -> Iterator[Record]:
-    """The records of several bags in the order of their ids."""
-    return iter(sorted((record for bag in bags for record in bag), key=_by_id))
-
-
-def _file(index: dict[str, dict[str, list[Record]]], key: str, record: Record) -> None:
-    bag = index.setdefault(key, {}).setdefault(record.relation, [])
-    if bag and bag[-1].id > record.id:
-        insort(bag, record, key=_by_id)
-    else:
-        bag.append(record)
-
-
-def _unfile(index: dict[str, dict[str, list[Record]]], key: str, record: Record) -> None:
-    by_relation = index[key]
-    bag = by_relation[record.relation]
-    del bag[bisect_left(bag, record.id, key=_by_id)]
-    if not bag:
-        del by_relation[record.relation]
-        if not by_relation:
-            del index[key]
+        if entry.kind == Kind.COMPACT:
+            self.compacted = entry.seq
+            self.forgotten += self.namespaces[entry.namespace].forget(Compaction.from_json(entry.body or ""))
+            return None
+        return self.namespaces[entry.namespace].apply(entry, made.get(entry.fact or 0))

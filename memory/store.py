@@ -25,13 +25,19 @@ from memedit.memory.migrations import chain as chain_table
 from memedit.memory.migrations import head as head_table
 from memedit.memory.migrations import log as log_table
 from memedit.memory.migrations import meta as meta_table
+from memedit.memory.migrations import rehashed as rehashed_table
 from memedit.memory.migrations import vectors as vectors_table
 from memedit.memory.sqlite import SQLite
 
-Vector = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float16 | np.float32]
+"""A vector as it is given and as it comes back: float16 takes half the space."""
 
 _CHUNK = 10_000
 _MAX_PARAMETERS = 500
+_SCRUBBED = "scrubbed"
+_HALF = b"h"
+"""Behind the bytes of a float16 vector, which this makes odd in number."""
+
 _MEND = "Give a file, or e.g. sqlite:///facts.db or postgresql://user@host/database."
 
 
@@ -50,6 +56,10 @@ class Kind(StrEnum):
     """`object` becomes another name of the entity `subject`."""
     RELATION = "relation"
     """The catalogue gains the relation `relation`; `body` holds it as JSON. Belongs to no namespace."""
+    ERASED = "erased"
+    """What the entry held has been erased (see `memedit.memory.tombstones`)."""
+    COMPACT = "compact"
+    """Facts of the namespace were erased from the log; `body` says which, as JSON."""
 
 
 class Entry(NamedTuple):
@@ -90,6 +100,14 @@ class Link(NamedTuple):
     hash: bytes
 
 
+class Rehashed(NamedTuple):
+    """The hash of what the compaction that entry `compaction` tells of left of the transaction that ends with `seq`."""
+
+    compaction: int
+    seq: int
+    hash: bytes
+
+
 class Store:
     """A database that holds an edit log.
 
@@ -102,7 +120,10 @@ class Store:
 
     Attributes:
         path: The file it lies in; None for memory and for servers.
+        place: What the database is called in messages, without passwords.
+        database: What it is kept in.
         memory_id: The memory's own id, given when it was made.
+        snapshot: Where a snapshot of the index made from it is kept; None for memory.
 
     Raises:
         StoreError: The database cannot be used; see its subclasses. It is untouched then.
@@ -111,21 +132,23 @@ class Store:
     """
 
     def __init__(self, path: str | Path = ":memory:", *, busy_timeout: float = 10.0) -> None:
-        self._database = _database_of(path, busy_timeout)
-        self.path = self._database.file
+        self.database = _database_of(path, busy_timeout)
+        self.path = self.database.file
+        self.place = self.database.place
         try:
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 schema = schema_of(connection)
             if schema != len(MIGRATIONS):
-                with self._database.writing() as connection:
+                with self.database.writing() as connection:
                     migrate(connection)
-                    self._database.sign(connection)
-            with self._database.reading() as connection:
+                    self.database.sign(connection)
+            with self.database.reading() as connection:
                 query = sa.select(meta_table.c.value).where(meta_table.c.name == "id")
                 self.memory_id = str(connection.scalar(query))
-            self._database.start(self.memory_id)
+            self.snapshot = self.database.snapshot(self.memory_id)
+            self.database.start(self.memory_id)
         except BaseException:
-            self._database.close()
+            self.database.close()
             raise
 
     @contextmanager
@@ -135,24 +158,24 @@ class Store:
         Raises:
             StoreBusy: Another process held the database longer than the timeout.
         """
-        with self._database.writing() as connection:
-            yield Transaction(connection, self._database)
+        with self.database.writing() as connection:
+            yield Transaction(connection, self.database)
 
     def changed(self) -> bool:
         """Whether anything may have been committed since this was last asked, by anyone. Takes microseconds.
 
         What another process has committed to a SQLite file is told at once; PostgreSQL's news take a moment to arrive.
         """
-        return self._database.changed()
+        return self.database.changed()
 
     def wait(self, seconds: float) -> None:
         """Return when something may have been committed, or after some time, `seconds` at most."""
-        self._database.wait(seconds)
+        self.database.wait(seconds)
 
     def entries_after(self, seq: int) -> Iterator[list[Entry]]:
         """The log beyond `seq`, in order, in chunks."""
         while True:
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 chunk = _entries_after(connection, seq)
             if chunk:
                 yield chunk
@@ -162,7 +185,7 @@ class Store:
 
     def head(self) -> Head:
         """The log's head."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             *numbers, _ = connection.execute(_HEAD).one()
         return Head(*numbers)
 
@@ -170,7 +193,7 @@ class Store:
         """The hash chain beyond entry `seq`, in order, in chunks."""
         while True:
             query = sa.select(chain_table).where(chain_table.c.seq > seq).order_by(chain_table.c.seq).limit(_CHUNK)
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 chunk = [Link(*row) for row in connection.execute(query)]
             if chunk:
                 yield chunk
@@ -178,31 +201,75 @@ class Store:
             if len(chunk) < _CHUNK:
                 return
 
+    def link_at(self, seq: int) -> Link:
+        """The last link of the chain up to entry `seq`; entry 0 and `START` if there is none."""
+        query = sa.select(chain_table).where(chain_table.c.seq <= seq).order_by(chain_table.c.seq.desc()).limit(1)
+        with self.database.reading() as connection:
+            found = connection.execute(query).one_or_none()
+        return Link(0, START) if found is None else Link(*found)
+
+    def compactions(self) -> list[Entry]:
+        """The entries that tell of compactions."""
+        with self.database.reading() as connection:
+            query = sa.select(log_table).where(log_table.c.kind == Kind.COMPACT).order_by(log_table.c.seq)
+            return _entries(connection, query)
+
+    def rehashed(self) -> list[Rehashed]:
+        """The hashes of what compactions left, in the order of compactions and then of transactions."""
+        query = sa.select(rehashed_table).order_by(rehashed_table.c.compaction, rehashed_table.c.seq)
+        with self.database.reading() as connection:
+            return [Rehashed(*row) for row in connection.execute(query)]
+
     def vectors(self, embedder: str, texts: Iterable[str]) -> dict[str, Vector]:
         """The vectors kept for `texts` under an embedder's name; texts that have none are left out."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return _vectors(connection, embedder, texts)
 
     def known_texts(self, embedder: str, texts: Iterable[str]) -> set[str]:
         """Those of `texts` that a vector is kept of under an embedder's name."""
         by_hash = {text_hash(text): text for text in texts}
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return {by_hash[hashed] for hashed in _known_hashes(connection, embedder, list(by_hash))}
 
     def has_vectors(self, embedder: str) -> bool:
         """Whether any vector is kept under an embedder's name."""
         query = sa.select(vectors_table.c.id).where(vectors_table.c.embedder == embedder).limit(1)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalar(query) is not None
 
     def embedders(self) -> list[str]:
         """The names that vectors are kept under."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return sorted(connection.scalars(sa.select(vectors_table.c.embedder).distinct()))
+
+    def scrubbed_until(self) -> int:
+        """Up to which log position `scrub` has done what it was told; 0 if it never had to."""
+        query = sa.select(meta_table.c.value).where(meta_table.c.name == _SCRUBBED)
+        with self.database.reading() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def scrub(self, position: int) -> str:
+        """Bring it about that what was erased from the log, and its vectors, are no longer in the database's files.
+
+        Args:
+            position: Log position of the last erasure.
+
+        Returns:
+            What still holds some of it, and what to do about it; empty if nothing does.
+
+        Raises:
+            StoreBusy: Others used the database longer than the timeout.
+        """
+        left = self.database.scrub([log_table.name, vectors_table.name])
+        if not left:
+            with self.database.writing() as connection:
+                connection.execute(meta_table.delete().where(meta_table.c.name == _SCRUBBED))
+                connection.execute(meta_table.insert().values(name=_SCRUBBED, value=str(position)))
+        return left
 
     def close(self) -> None:
         """Let go of the database."""
-        self._database.close()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -212,10 +279,15 @@ class Store:
 
 
 class Transaction:
-    """A write in progress, made by `Store.transaction`."""
+    """A write in progress, made by `Store.transaction`.
+
+    Attributes:
+        connection: What it is made through.
+        head: The log's head.
+    """
 
     def __init__(self, connection: sa.Connection, database: Database) -> None:
-        self._connection = connection
+        self.connection = connection
         self._database = database
         # The row's lock excludes other writers where beginning a transaction does not (SQLite ignores it).
         *numbers, last_link = connection.execute(_HEAD.with_for_update(of=head_table)).one()
@@ -224,42 +296,50 @@ class Transaction:
 
     def entries_after(self, seq: int) -> Iterator[list[Entry]]:
         """What the log holds beyond `seq`, in order, in chunks."""
-        while chunk := _entries_after(self._connection, seq):
+        while chunk := _entries_after(self.connection, seq):
             yield chunk
             seq = chunk[-1].seq
 
     def entries_of(self, transaction: int) -> list[Entry]:
         """The entries that one transaction wrote."""
         query = sa.select(log_table).where(log_table.c.transaction == transaction).order_by(log_table.c.seq)
-        return _entries(self._connection, query)
+        return _entries(self.connection, query)
+
+    def forget(self, facts: Sequence[int]) -> int:
+        """Delete the vectors that the database itself searches of facts; returns how many there were."""
+        return self._database.forget(self.connection, facts)
 
     def confine(self, namespace: str) -> None:
         """Keep what is left of the transaction to one namespace and to what belongs to none.
 
         On PostgreSQL the database itself then shows and takes no other rows of the log; SQLite has no such rule.
         """
-        self._database.confine(self._connection, namespace)
+        self._database.confine(self.connection, namespace)
 
-    def append(self, entries: Sequence[Entry], head: Head) -> None:
-        """Write entries of whole transactions, numbered from `self.head.seq` + 1 on, and move the head to `head`."""
-        made = list(links(self._last_link, entries))
-        self._connection.execute(log_table.insert(), [entry._asdict() for entry in entries])
-        self._connection.execute(chain_table.insert(), [{"seq": seq, "hash": hashed} for seq, hashed in made])
+    def append(self, entries: Sequence[Entry], head: Head, *, chained: Sequence[Link] | None = None) -> None:
+        """Write entries of whole transactions, numbered from `self.head.seq` + 1 on, and move the head to `head`.
+
+        Args:
+            entries: The entries.
+            head: The log's head after them.
+            chained: Their hashes, where they are copied and keep them.
+        """
+        made = list(links(self._last_link, entries)) if chained is None else chained
+        _insert(self.connection, log_table, entries)
+        _insert(self.connection, chain_table, made)
         self._last_link = made[-1][1]
-        self._connection.execute(head_table.update().values(**head._asdict()))
-        self._database.announce(self._connection, head.seq)
+        self.connection.execute(head_table.update().values(**head._asdict()))
+        self._database.announce(self.connection, head.seq)
         self.head = head
 
     def keep_vectors(self, embedder: str, vectors: Mapping[str, Vector]) -> None:
         """Keep the vectors of texts under an embedder's name; those that are there already stay."""
-        known = _known_hashes(self._connection, embedder, [text_hash(text) for text in vectors])
-        rows = {
-            hashed: {"embedder": embedder, "text_hash": hashed, "vector": vector.astype("<f4").tobytes()}
-            for text, vector in vectors.items()
-            if (hashed := text_hash(text)) not in known
-        }
-        if rows:
-            self._connection.execute(vectors_table.insert(), list(rows.values()))
+        rows = {hashed: vector for text, vector in vectors.items() for hashed in (text_hash(text),)}
+        for hashed in _known_hashes(self.connection, embedder, list(rows)):
+            del rows[hashed]
+        # In the order of hashes, so that each page of the table's index is touched once.
+        made = [(embedder, hashed, _blob(rows[hashed])) for hashed in sorted(rows)]
+        _insert(self.connection, vectors_table, made, columns=("embedder", "text_hash", "vector"))
 
 
 _HEAD = sa.select(
@@ -309,11 +389,34 @@ def _entries(connection: sa.Connection, query: sa.Select[Any]) -> list[Entry]:
         return [Entry._make(row) for row in result.cursor.fetchall()] if result.cursor is not None else []
 
 
+def _insert(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[object, ...]], columns: Sequence[str] = ()
+) -> None:
+    """Insert rows, each in the order of `columns` (all of the table's, if none are named)."""
+    names = columns or table.columns.keys()
+    if not rows:
+        return
+    if connection.dialect.name != "sqlite":
+        connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+        return
+    # Straight to the driver: writing a long batch is half as fast through SQLAlchemy.
+    quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+    connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({quoted}) VALUES ({marks})', [tuple(row) for row in rows])
+
+
+def _blob(vector: Vector) -> bytes:
+    return vector.astype("<f2").tobytes() + _HALF if vector.dtype == np.float16 else vector.astype("<f4").tobytes()
+
+
+def _vector(blob: bytes) -> Vector:
+    return np.frombuffer(blob[:-1], "<f2") if len(blob) % 2 else np.frombuffer(blob, "<f4")
+
+
 def _vectors(connection: sa.Connection, embedder: str, texts: Iterable[str]) -> dict[str, Vector]:
     by_hash = {text_hash(text): text for text in texts}
     columns = (vectors_table.c.text_hash, vectors_table.c.vector)
     return {
-        by_hash[hashed]: np.frombuffer(blob, dtype="<f4")
+        by_hash[hashed]: _vector(blob)
         for some in _batches(list(by_hash))
         for hashed, blob in connection.execute(sa.select(*columns).where(_is_one_of(embedder, some)))
     }

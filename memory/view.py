@@ -193,22 +193,22 @@ class MemoryView:
         Returns:
             For each query at most k hits, best first, each fact once.
         """
-        index = self._engine.recall.index()
-        fetch = 2 * k  # a fact has two vectors, and both may be near
-        within = None
+        index = self._engine.recall.index(self.namespace)
         with self._state.lock:
             space = self._space()
             sparse = self._ids is not None or self._as_of is not None or 8 * space.live_count < len(index)
-            if sparse:
-                within = self._vector_ids(space)
-        scores, numbers = index.search(queries, fetch if sparse else fetch + 16, within=within)
-        hits = [self._hits(*row, k) for row in zip(scores, numbers, strict=True)]
-        if not sparse and any(len(found) < k for found in hits) and fetch + 16 < len(index):
+            within = self._vector_ids(space) if sparse else None
+        if within is None:
+            # A fact has two vectors, and both may be near; so may be those of facts that are not shown.
+            for fetch in (2 * k + 16, 8 * k + 64, 32 * k + 256):
+                scores, numbers = index.search(queries, fetch)
+                hits = [self._hits(*row, k) for row in zip(scores, numbers, strict=True)]
+                if fetch >= len(index) or all(len(found) == k for found in hits):
+                    return hits
             with self._state.lock:
                 within = self._vector_ids(self._space())
-            scores, numbers = index.search(queries, fetch, within=within)
-            hits = [self._hits(*row, k) for row in zip(scores, numbers, strict=True)]
-        return hits
+        scores, numbers = index.search(queries, 2 * k, within=within)
+        return [self._hits(*row, k) for row in zip(scores, numbers, strict=True)]
 
     def facts(self) -> list[Fact]:
         """Every live explicit fact, in the order of ids."""
@@ -228,8 +228,7 @@ class MemoryView:
     def __len__(self) -> int:
         with self._state.lock:
             space = self._space()
-            # Without aliases and valid times every live fact is shown.
-            if self._is_plain and not space.timed and not space.aliases:
+            if self._shows_all_live(space):
                 return space.live_count
             return sum(1 for _ in self._visible(space))
 
@@ -242,8 +241,14 @@ class MemoryView:
     def _is_plain(self) -> bool:
         return self._ids is None and self._as_of is None
 
+    def _shows_all_live(self, space: NamespaceState) -> bool:
+        # An alias may have joined two slots, and a fact's valid time may be over.
+        return self._is_plain and not space.timed and not space.aliases
+
     def _space(self) -> NamespaceState:
-        return self._state.namespace(self.namespace)
+        space = self._state.namespace(self.namespace)
+        space.check_moment(self._as_of)
+        return space
 
     def _moment(self) -> int:
         return self._engine.now() if self._valid_at is None else self._valid_at
@@ -402,6 +407,8 @@ class MemoryView:
         return self._show(space, step.record) if step.relation is None else step.record.implied_fact(step.relation)
 
     def _vector_ids(self, space: NamespaceState) -> npt.NDArray[np.int64]:
+        if self._shows_all_live(space):
+            return vector_ids(space.live_ids())
         return vector_ids(record.id for record in self._visible(space))
 
     def _hits(self, scores: Vectors, numbers: npt.NDArray[np.int64], k: int) -> list[Hit]:

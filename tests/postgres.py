@@ -44,6 +44,7 @@ class Server:
         self.process = process
         self._numbers = count(1)
         with self.superuser() as connection:
+            connection.execute("CREATE EXTENSION vector")
             connection.execute(f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER")
             # Tests kill processes, not the machine: what the server has written is safe with the operating system.
             connection.execute("ALTER SYSTEM SET fsync = off")

@@ -1,17 +1,19 @@
-"""`memedit backup`, `memedit restore` and `memedit verify`: looking after a memory (see docs/operations.md)."""
+"""`memedit backup | restore | verify | compact`: looking after a memory (see docs/operations.md)."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memedit.commands import show
-from memedit.commands.session import Json, parse_date, session
+from memedit.commands.session import Json, parse_date, parse_span, session
 
 if TYPE_CHECKING:
+    from memedit.memory.compaction import DeletionReceipt
     from memedit.memory.maintenance import Copied
 
 NOT_WHOLE = 4
@@ -67,6 +69,90 @@ def verify(context: typer.Context, as_json: Json = False) -> None:
         show.say(f"{len(report.faults)} faults." if report.faults else "All is as it was written.")
     if report.faults:
         raise typer.Exit(NOT_WHOLE)
+
+
+def compact(
+    context: typer.Context,
+    keep: Annotated[
+        timedelta | None,
+        typer.Option(parser=parse_span, metavar="TIME", help="Erase what ended longer ago than this: 90d, 12h, 4w."),
+    ] = None,
+    before: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_date, metavar="DATE", help="Erase what had ended by then (ISO date or time, UTC)."),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Erase all about this entity, live facts and aliases too.")
+    ] = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", help="In every namespace, not in one.")] = False,
+    trial: Annotated[bool, typer.Option("--trial", help="Only tell what would be erased.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase facts for good: from the log, the vectors, the index and the files. Prints a deletion receipt.
+
+    Without --subject: facts that were superseded, retracted or undone. Exits with 4 if something still holds some of it.
+
+    memedit compact --keep 90d
+    memedit compact --subject "Ann Example" --all-namespaces
+    """
+    if sum(option is not None for option in (keep, before, subject)) != 1:
+        raise typer.BadParameter("Give one of --keep, --before and --subject.")
+    here = session(context)
+    if keep is not None:
+        before = datetime.now(UTC) - keep
+    with here.open_memory() as memory:
+
+        def erased(*, trial: bool) -> DeletionReceipt:
+            if subject is not None:
+                return memory.erase(subject, namespace=here.namespace, everywhere=everywhere, trial=trial)
+            assert before is not None
+            return memory.compact(before, namespace=here.namespace, everywhere=everywhere, trial=trial)
+
+        planned = erased(trial=True)
+        if not trial:
+            if planned.namespaces and not yes:
+                _confirm(planned)
+            with show.waiting("Erasing"):
+                planned = here.write("erase", lambda: _with_ids(erased(trial=False)), namespaces=planned.namespaces)
+    _tell_receipt(planned, as_json=as_json, trial=trial)
+    if planned.left:
+        raise typer.Exit(NOT_WHOLE)
+
+
+def _with_ids(receipt: DeletionReceipt) -> tuple[DeletionReceipt, tuple[int, ...]]:
+    """The receipt, and the facts that the audit log names."""
+    return receipt, receipt.facts
+
+
+def _confirm(planned: DeletionReceipt) -> None:
+    names = ", ".join(map(repr, planned.namespaces))
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{len(planned.facts):,} facts of {names} would be erased for good: say --yes.")
+    typer.confirm(f"Erase {len(planned.facts):,} facts of {names} for good?", abort=True, err=True)
+
+
+def _tell_receipt(receipt: DeletionReceipt, *, as_json: bool, trial: bool) -> None:
+    if as_json:
+        times = {
+            name: None if at is None else at.isoformat()
+            for name, at in (("at", receipt.at), ("horizon", receipt.horizon))
+        }
+        erased = [erasure._asdict() for erasure in receipt.erased]
+        show.emit({**receipt._asdict(), **times, "erased": erased, "trial": trial})
+        return
+    names = ", ".join(map(repr, receipt.namespaces)) or "no namespace"
+    show.say(f"{len(receipt.facts):,} facts of {names} {'would be' if trial else 'were'} erased.")
+    if trial:
+        return
+    if receipt.position is not None and receipt.at is not None:
+        show.say(f"Recorded at position {receipt.position:,} of the log, {receipt.at:%Y-%m-%d %H:%M:%S} UTC.")
+    for place, what, number in receipt.erased:
+        show.say(f"  {place}: {what} ({number:,})")
+    for one in receipt.left:
+        show.say(f"Not done yet: {one}")
+    for one in receipt.not_touched:
+        show.say(f"Not touched: {one}")
 
 
 def _tell(file: Path, copied: Copied, *, as_json: bool) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from memedit.errors import NothingToUndo
 from memedit.memory.fact import FactInput, Receipt
 from memedit.memory.memory import EditMemory
 from tests.memory.hash_embedder import HashEmbedder
@@ -19,11 +21,13 @@ class Acknowledged(NamedTuple):
         written: The statements that the write recorded, by fact id.
         live: Ids of all live facts.
         time: When this was; what was recorded by then is what is described here.
+        erasing: Ids of ended facts that are about to be erased.
     """
 
     written: dict[int, str]
     live: list[int]
     time: datetime
+    erasing: tuple[int, ...] = ()
 
 
 def write_until_killed(place: str, seed: int, reports: Connection) -> None:
@@ -32,11 +36,16 @@ def write_until_killed(place: str, seed: int, reports: Connection) -> None:
     memory = EditMemory(place, embedder=HashEmbedder())
     reports.send(None)
     step = 0
+    report = Acknowledged({}, [fact.id for fact in memory.facts()], datetime.now(UTC))
     while True:
         step += 1
+        if step % 7 == 0:  # what had ended by the last report, so that its time can still be read
+            reports.send(report._replace(written={}, erasing=memory.compact(report.time, trial=True).facts))
+            memory.compact(report.time)
         receipts = _write(memory, choose, f"{seed}.{step}")
         written = {receipt.fact.id: receipt.fact.statement for receipt in receipts}
-        reports.send(Acknowledged(written, [fact.id for fact in memory.facts()], datetime.now(UTC)))
+        report = Acknowledged(written, [fact.id for fact in memory.facts()], datetime.now(UTC))
+        reports.send(report)
 
 
 def _write(memory: EditMemory, choose: random.Random, mark: str) -> list[Receipt]:
@@ -45,7 +54,8 @@ def _write(memory: EditMemory, choose: random.Random, mark: str) -> list[Receipt
     if kind == "retract" and live:
         memory.retract(choose.choice(live).id)
     elif kind == "undo" and live:
-        memory.undo()
+        with suppress(NothingToUndo):  # it does not reach behind what was erased
+            memory.undo()
     elif kind == "save the index":
         memory.save_index()
     elif kind == "batch":

@@ -107,40 +107,40 @@ def test_a_name_with_other_spelling_is_the_same_slot(memory: EditMemory) -> None
     assert objects(memory.view().lookup("j.k. rowling", "country of citizenship")) == ["Italy"]
 
 
-def test_a_new_relation_works_at_once_and_after_reopening(tmp_path: Path) -> None:
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+def test_a_new_relation_works_at_once_and_after_reopening(place: str) -> None:
+    with EditMemory(place, embed_on_write=False) as memory:
         statement = tell(memory, "Ada", "favourite colour", "green").fact.statement
         tell(memory, "Ada", "favourite colour", "blue")
 
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+    with EditMemory(place, embed_on_write=False) as memory:
         assert statement == "The favourite colour of Ada is green."
         assert objects(memory.view().lookup("Ada", "favourite colour")) == ["blue"]
         assert "favourite colour" in {relation.label for relation in memory.catalogue}
         assert Catalogue.default().resolve("favourite colour") is None
 
 
-def test_a_relation_of_the_callers_own_catalogue_survives_without_it(tmp_path: Path) -> None:
+def test_a_relation_of_the_callers_own_catalogue_survives_without_it(place: str) -> None:
     relations = Catalogue.default()
     relations.define(
         Relation(id="boss", label="boss", statement="{subject} obeys {object}.", question="Whom does {subject} obey?",
                  phrase="the boss of {subject}", inverse="minion")
     )  # fmt: skip
-    with EditMemory(tmp_path / "facts.db", catalogue=relations, embed_on_write=False) as memory:
+    with EditMemory(place, catalogue=relations, embed_on_write=False) as memory:
         tell(memory, "Igor", "boss", "Victor")
 
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+    with EditMemory(place, embed_on_write=False) as memory:
         assert memory.view().lookup("Igor", "boss")[0].statement == "Igor obeys Victor."
 
 
-def test_a_redefined_relation_is_used_from_then_on(tmp_path: Path) -> None:
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+def test_a_redefined_relation_is_used_from_then_on(place: str) -> None:
+    with EditMemory(place, embed_on_write=False) as memory:
         made = memory.define_relation("rival")
         memory.define_relation(made.model_copy(update={"symmetric": True, "single_valued": False}))
         tell(memory, "Oxford", "rival", "Cambridge")
 
         assert objects(memory.view().lookup("Cambridge", "rival")) == ["Oxford"]
 
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+    with EditMemory(place, embed_on_write=False) as memory:
         assert objects(memory.view().lookup("Cambridge", "rival")) == ["Oxford"]
 
 
@@ -299,12 +299,12 @@ def test_transaction_times_differ_even_if_the_clock_stands_still_or_goes_back() 
         assert [objects(found) for found in read] == [["Paris"], ["Lyon"], ["Nice"], ["Brest"]]
 
 
-def test_ids_are_not_reused_after_undo_and_reopening(tmp_path: Path) -> None:
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+def test_ids_are_not_reused_after_undo_and_reopening(place: str) -> None:
+    with EditMemory(place, embed_on_write=False) as memory:
         used = tell(memory, "France", "P36", "Lyon").fact.id
         memory.undo()
 
-    with EditMemory(tmp_path / "facts.db", embed_on_write=False) as memory:
+    with EditMemory(place, embed_on_write=False) as memory:
         assert tell(memory, "France", "P36", "Lyon").fact.id > used
 
 
@@ -615,8 +615,20 @@ def test_filters_narrow_the_listing_and_pages_follow_on(memory: EditMemory) -> N
     assert objects(memory.facts(text="of  ITALY")) == ["Bari"]
     first = memory.facts(limit=2)
     assert objects(memory.facts(limit=2, after=first[-1].id)) == ["Leon", "Ann"]
+    newest = memory.facts(limit=2, newest_first=True)
+    assert objects(newest) == ["Ann", "Leon"]
+    assert objects(memory.facts(limit=1, after=newest[-1].id, newest_first=True)) == ["Bari"]
     with pytest.raises(UnknownRelation, match="capital"):
         memory.facts(relation="capitol")
+
+
+def test_progress_is_told_while_a_batch_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memedit.memory.recall._CHUNK", 3)
+    told: list[tuple[int, int]] = []
+    with EditMemory(embedder=HashEmbedder()) as memory:
+        facts = [FactInput(subject=f"Country{n}", relation="capital", object="Rome") for n in range(4)]
+        memory.assert_facts(facts, progress=lambda done, total: told.append((done, total)))
+    assert told == [(3, 8), (6, 8), (8, 8)]
 
 
 def test_search_finds_a_fact_by_its_meaning(tmp_path: Path) -> None:
@@ -657,9 +669,9 @@ def test_search_as_of_finds_what_was_live_then(memory: EditMemory) -> None:
 # -- embedding and the index ---------------------------------------------------------------------------------
 
 
-def test_without_embedding_on_write_the_first_search_embeds(tmp_path: Path) -> None:
+def test_without_embedding_on_write_the_first_search_embeds(place: str) -> None:
     embedder = HashEmbedder()
-    with EditMemory(tmp_path / "facts.db", embedder=embedder, embed_on_write=False) as memory:
+    with EditMemory(place, embedder=embedder, embed_on_write=False) as memory:
         fact = tell(memory, "France", "capital", "Lyon").fact
         assert embedder.texts == []
 
@@ -668,9 +680,9 @@ def test_without_embedding_on_write_the_first_search_embeds(tmp_path: Path) -> N
         assert hits[0].fact == fact
 
 
-def test_nothing_is_embedded_twice(tmp_path: Path) -> None:
+def test_nothing_is_embedded_twice(place: str) -> None:
     embedder = HashEmbedder()
-    with EditMemory(tmp_path / "facts.db", embedder=embedder) as memory:
+    with EditMemory(place, embedder=embedder) as memory:
         tell(memory, "France", "capital", "Lyon")
         tell(memory, "France", "capital", "Lyon")
         tell(memory, "France", "capital", "Nice")
@@ -680,9 +692,9 @@ def test_nothing_is_embedded_twice(tmp_path: Path) -> None:
     assert len(embedder.texts) == len(set(embedder.texts)) == 3
 
 
-def test_pending_facts_can_be_embedded_with_progress(tmp_path: Path) -> None:
+def test_pending_facts_can_be_embedded_with_progress(place: str) -> None:
     seen: list[tuple[int, int]] = []
-    with EditMemory(tmp_path / "facts.db", embedder=HashEmbedder(), embed_on_write=False) as memory:
+    with EditMemory(place, embedder=HashEmbedder(), embed_on_write=False) as memory:
         memory.assert_facts(FactInput(subject=f"S{n}", relation="capital", object="Lyon") for n in range(3))
 
         assert memory.embed_pending(lambda done, total: seen.append((done, total))) == 3
@@ -691,22 +703,29 @@ def test_pending_facts_can_be_embedded_with_progress(tmp_path: Path) -> None:
     assert seen == [(3, 3)]
 
 
-def make(path: Path, *, count: int = 20) -> None:
-    with EditMemory(path, embedder=HashEmbedder()) as memory:
+def snapshot(place: str) -> Path:
+    """Where this machine keeps the index's snapshot of a memory."""
+    with Store(place) as store:
+        assert store.snapshot is not None
+        return store.snapshot
+
+
+def make(place: str | Path, *, count: int = 20) -> None:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         memory.assert_facts(FactInput(subject=f"Land {n}", relation="capital", object="Lyon") for n in range(count))
 
 
-def find(path: Path, number: int = 7) -> str:
-    with EditMemory(path, embedder=HashEmbedder()) as memory:
+def find(place: str | Path, number: int = 7) -> str:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         (hits,) = memory.view().search(memory.embedder.encode([f"What is the capital of Land {number}?"]), 1)
         return hits[0].fact.subject
 
 
-def test_a_saved_index_is_read_and_nothing_is_embedded_or_said(tmp_path: Path) -> None:
-    make(tmp_path / "facts.db")
+def test_a_saved_index_is_read_and_nothing_is_embedded_or_said(place: str) -> None:
+    make(place)
 
-    assert (tmp_path / "facts.db.index").exists()
-    assert find(tmp_path / "facts.db") == "Land 7"
+    assert snapshot(place).exists()
+    assert find(place) == "Land 7"
 
 
 def test_a_missing_index_is_rebuilt_with_a_notice(tmp_path: Path) -> None:
@@ -719,54 +738,50 @@ def test_a_missing_index_is_rebuilt_with_a_notice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
-def test_a_damaged_index_is_rebuilt_with_a_notice(damage: bytes | None, tmp_path: Path) -> None:
-    index = tmp_path / "facts.db.index"
-    make(tmp_path / "facts.db")
-    content = bytearray(index.read_bytes())
+def test_a_damaged_index_is_rebuilt_with_a_notice(damage: bytes | None, place: str) -> None:
+    make(place)
+    content = bytearray(snapshot(place).read_bytes())
     content[len(content) // 2] ^= 0xFF
-    index.write_bytes(bytes(content) if damage is None else damage)
+    snapshot(place).write_bytes(bytes(content) if damage is None else damage)
 
     with pytest.warns(IndexRebuilt, match="damaged"):
-        assert find(tmp_path / "facts.db") == "Land 7"
-    assert find(tmp_path / "facts.db") == "Land 7"
+        assert find(place) == "Land 7"
+    assert find(place) == "Land 7"
 
 
-def test_an_index_that_is_behind_the_log_catches_up_with_a_notice(tmp_path: Path) -> None:
-    path, index = tmp_path / "facts.db", tmp_path / "facts.db.index"
-    make(path, count=5)
-    behind = index.read_bytes()
-    make(path, count=20)
-    index.write_bytes(behind)
+def test_an_index_that_is_behind_the_log_catches_up_with_a_notice(place: str) -> None:
+    make(place, count=5)
+    behind = snapshot(place).read_bytes()
+    make(place, count=20)
+    snapshot(place).write_bytes(behind)
 
     with pytest.warns(IndexRebuilt, match="behind"):
-        assert find(path, 17) == "Land 17"
+        assert find(place, 17) == "Land 17"
 
 
-def test_a_fact_whose_texts_were_embedded_before_is_in_the_saved_index(tmp_path: Path) -> None:
-    path = tmp_path / "facts.db"
+def test_a_fact_whose_texts_were_embedded_before_is_in_the_saved_index(place: str) -> None:
     for _ in range(2):
-        with EditMemory(path, embedder=HashEmbedder()) as memory:
+        with EditMemory(place, embedder=HashEmbedder()) as memory:
             tell(memory, "Land 7", "capital", "Lyon")
             memory.retract(memory.facts()[0].id)
             tell(memory, "Land 7", "capital", "Lyon")
             memory.retract(memory.facts()[0].id)
-    with EditMemory(path, embedder=HashEmbedder()) as memory:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         tell(memory, "Land 7", "capital", "Lyon")
 
-    assert find(path) == "Land 7"
+    assert find(place) == "Land 7"
 
 
-def test_a_few_new_facts_do_not_make_a_large_index_be_written_again(tmp_path: Path) -> None:
-    path, index = tmp_path / "facts.db", tmp_path / "facts.db.index"
-    make(path, count=100)
-    before = index.stat().st_mtime_ns
-    with EditMemory(path, embedder=HashEmbedder()) as memory:
+def test_a_few_new_facts_do_not_make_a_large_index_be_written_again(place: str) -> None:
+    make(place, count=100)
+    before = snapshot(place).stat().st_mtime_ns
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         tell(memory, "Utopia", "capital", "Lyon")
 
-    with EditMemory(path, embedder=HashEmbedder()) as memory:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         (hits,) = memory.view().search(memory.embedder.encode(["What is the capital of Utopia?"]), 1)
     assert hits[0].fact.subject == "Utopia"
-    assert index.stat().st_mtime_ns == before
+    assert snapshot(place).stat().st_mtime_ns == before
 
 
 def test_the_index_of_another_memory_is_not_used(tmp_path: Path) -> None:
@@ -778,15 +793,14 @@ def test_the_index_of_another_memory_is_not_used(tmp_path: Path) -> None:
         assert find(tmp_path / "two.db", 2) == "Land 2"
 
 
-def test_facts_written_without_an_embedder_are_no_cause_for_a_notice(tmp_path: Path) -> None:
-    path = tmp_path / "facts.db"
-    with EditMemory(path, embedder=HashEmbedder(), embed_on_write=False) as memory:
+def test_facts_written_without_an_embedder_are_no_cause_for_a_notice(place: str) -> None:
+    with EditMemory(place, embedder=HashEmbedder(), embed_on_write=False) as memory:
         tell(memory, "Land 1", "capital", "Lyon")
-    assert find(path, 1) == "Land 1"
-    with EditMemory(path, embedder=HashEmbedder(), embed_on_write=False) as memory:
+    assert find(place, 1) == "Land 1"
+    with EditMemory(place, embedder=HashEmbedder(), embed_on_write=False) as memory:
         tell(memory, "Land 2", "capital", "Lyon")
 
-    assert find(path, 2) == "Land 2"
+    assert find(place, 2) == "Land 2"
 
 
 # -- what is refused -----------------------------------------------------------------------------------------
@@ -859,28 +873,26 @@ def test_a_reading_at_a_time_without_a_zone_is_refused(memory: EditMemory, name:
         memory.view(**{name: naive})  # type: ignore[arg-type]
 
 
-def test_a_log_with_missing_entries_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "facts.db"
-    make(path, count=3)
-    with Store(path) as store, store.transaction() as transaction:
-        transaction._connection.exec_driver_sql("DELETE FROM memedit_log WHERE seq = 2")
+def test_a_log_with_missing_entries_is_refused(place: str) -> None:
+    make(place, count=3)
+    with Store(place) as store, store.transaction() as transaction:
+        transaction.connection.exec_driver_sql("DELETE FROM memedit_log WHERE seq = 2")
 
     with pytest.raises(CorruptDatabase, match="entry 1 to entry 3"):
-        EditMemory(path, embedder=HashEmbedder())
+        EditMemory(place, embedder=HashEmbedder())
 
 
-def test_a_log_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "facts.db"
-    make(path, count=3)
-    with Store(path) as store, store.transaction() as transaction:
-        transaction._connection.exec_driver_sql("UPDATE memedit_log SET kind = 'end', fact = 77 WHERE seq = 3")
+def test_a_log_that_makes_no_sense_is_refused(place: str) -> None:
+    make(place, count=3)
+    with Store(place) as store, store.transaction() as transaction:
+        transaction.connection.exec_driver_sql("UPDATE memedit_log SET kind = 'end', fact = 77 WHERE seq = 3")
 
     with pytest.raises(CorruptDatabase, match="Entry 3"):
-        EditMemory(path, embedder=HashEmbedder())
+        EditMemory(place, embedder=HashEmbedder())
 
 
-def test_a_closed_memory_says_so(tmp_path: Path) -> None:
-    memory = EditMemory(tmp_path / "facts.db", embed_on_write=False)
+def test_a_closed_memory_says_so(place: str) -> None:
+    memory = EditMemory(place, embed_on_write=False)
     memory.close()
     memory.close()
 
@@ -891,9 +903,9 @@ def test_a_closed_memory_says_so(tmp_path: Path) -> None:
 # -- threads -------------------------------------------------------------------------------------------------
 
 
-def test_threads_may_write_retract_undo_and_read_at_once(tmp_path: Path) -> None:
+def test_threads_may_write_retract_undo_and_read_at_once(place: str) -> None:
     errors: list[BaseException] = []
-    with EditMemory(tmp_path / "facts.db", embedder=HashEmbedder()) as memory:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         tell(memory, "Land 0", "capital", "Lyon")
 
         def write(name: str) -> None:
@@ -933,7 +945,7 @@ def test_threads_may_write_retract_undo_and_read_at_once(tmp_path: Path) -> None
         assert memory.count() == 1 + 2 * 10
         assert len(memory.facts(namespace="Alpha")) == len(memory.facts(namespace="Beta")) == 1
         everything = memory.history()
-    with EditMemory(tmp_path / "facts.db", embedder=HashEmbedder()) as memory:
+    with EditMemory(place, embedder=HashEmbedder()) as memory:
         assert memory.history() == everything
 
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from memedit.errors import (
+    IndexRebuilt,
     InvalidFact,
     MissingExtra,
     PositionNotReached,
+    ReadOnlyStore,
     StoreError,
     StoreUnavailable,
     UnknownNamespace,
 )
 from memedit.memory.fact import Fact, FactInput, Receipt
+from memedit.memory.maintenance import verify
 from memedit.memory.memory import EditMemory
-from memedit.memory.migrations import log
+from memedit.memory.migrations import head, log
 from memedit.memory.postgres import SETTING
-from memedit.memory.store import Entry, Head, Kind, Store
+from memedit.memory.store import Entry, Head, Kind, Store, Vector
 from tests.memory.hash_embedder import HashEmbedder
 from tests.postgres import ROLE, Server, running
 
@@ -94,6 +99,92 @@ def test_every_write_tells_a_position_that_holds_it(place: str) -> None:
         assert again.position >= first.position > 0
         one.retract(first.fact.id)
         assert capital(two, "France", at_least=one.position) == []
+
+
+# -- a replica's own snapshot --------------------------------------------------------------------------------
+
+
+def spain(memory: EditMemory) -> str:
+    [[hit]] = memory.view().search(memory.embedder.encode(["What is the capital of Spain?"]), 1)
+    return hit.fact.object
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEMEDIT_INDEXES", str(tmp_path / "indexes"))
+    return tmp_path / "indexes"
+
+
+def test_a_replica_that_opens_again_reads_its_snapshot_and_only_what_came_since(
+    folder: Path, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.new_url()
+    with replicas(url) as (one, two):
+        one.assert_facts(FactInput(subject=f"Land {n}", relation="capital", object="Lyon") for n in range(100))
+        tell(one, "Spain", "Vigo")
+        two.view(at_least=one.position)
+        two.embed_pending()  # as a gateway does when it starts; it may be killed from here on
+        assert [path.name for path in folder.glob("*.index")] == [f"{two._engine._store.memory_id}.index"]
+        tell(one, "Italy", "Bari")
+        asked: list[str] = []
+        usual = Store.vectors
+
+        def noted(store: Store, embedder: str, texts: Iterable[str]) -> dict[str, Vector]:
+            asked.extend(texts := list(texts))
+            return usual(store, embedder, texts)
+
+        monkeypatch.setattr(Store, "vectors", noted)
+        with EditMemory(url, embedder=HashEmbedder()) as again:
+            assert spain(again) == "Vigo"
+
+    assert asked == ["The capital of Italy is Bari.", "What is the capital of Italy?"]
+
+
+def test_a_replica_without_a_snapshot_makes_one_without_a_word(folder: Path, postgres: Server) -> None:
+    url = postgres.new_url()
+    with EditMemory(url, embedder=HashEmbedder()) as one:
+        tell(one, "Spain", "Vigo")
+    for path in folder.iterdir():
+        path.unlink()
+
+    with EditMemory(url, embedder=HashEmbedder()) as two:
+        assert spain(two) == "Vigo"
+        two.embed_pending()
+
+    assert len(list(folder.glob("*.index"))) == 1
+
+
+def test_a_snapshot_from_the_future_of_a_database_that_was_set_back_is_not_used(folder: Path, postgres: Server) -> None:
+    url = postgres.new_url()
+    with EditMemory(url, embedder=HashEmbedder()) as memory:
+        france = tell(memory, "France", "Lyon")
+        tell(memory, "Spain", "Vigo")
+        memory.save_index()
+    with Store(url) as store, store.transaction() as transaction:  # as if restored by PostgreSQL's own tools
+        for table in ("memedit_log", "memedit_chain"):
+            transaction.connection.exec_driver_sql(f"DELETE FROM {table} WHERE seq > {france.position}")
+        transaction.connection.execute(sa.update(head).values(seq=france.position, transaction=1, fact=1))
+
+    with EditMemory(url, embedder=HashEmbedder()) as memory:
+        italy = tell(memory, "Italy", "Bari").fact
+        with pytest.warns(IndexRebuilt, match="another memory"):
+            [[hit]] = memory.view().search(memory.embedder.encode([italy.statement]), 1)
+
+    assert hit.fact == italy
+    assert hit.score == pytest.approx(1)
+
+
+def test_a_folder_that_cannot_be_made_keeps_no_replica_from_working(
+    folder: Path, postgres: Server, tmp_path: Path
+) -> None:
+    folder.write_text("a file stands in its place")
+    with EditMemory(postgres.new_url(), embedder=HashEmbedder()) as memory:
+        tell(memory, "Spain", "Vigo")
+        memory.embed_pending()
+
+        assert spain(memory) == "Vigo"
+        with pytest.raises(ReadOnlyStore, match="cannot be written"):
+            memory.save_index()
 
 
 # -- rules for rows ------------------------------------------------------------------------------------------
@@ -208,6 +299,41 @@ def test_a_write_whose_connection_is_cut_in_the_middle_leaves_nothing(postgres: 
         assert [row.seq for chunk in store.entries_after(0) for row in chunk] == [1]
 
 
+@pytest.mark.slow
+def test_no_acknowledged_write_is_lost_while_connections_are_cut_again_and_again(postgres: Server) -> None:
+    url = postgres.new_url()
+    with ExitStack() as opened:
+        memories = [opened.enter_context(EditMemory(url, embedder=HashEmbedder())) for _ in range(3)]
+        acknowledged: list[Fact] = []
+        stop = threading.Event()
+
+        def write(number: int) -> None:
+            for count in itertools.count():
+                if stop.is_set():
+                    return
+                with suppress(StoreUnavailable):  # what may be there or not is not counted
+                    acknowledged.append(tell(memories[number], f"Land {number}.{count}", "Lyon").fact)
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+        for writer in writers:
+            writer.start()
+        for cuts in range(8):
+            deadline = time.monotonic() + 60
+            while len(acknowledged) < 4 * cuts and time.monotonic() < deadline:
+                time.sleep(0.01)
+            cut_connections(postgres)
+        stop.set()
+        for writer in writers:
+            writer.join()
+
+        position = tell(memories[0], "France", "Lyon").position
+        assert len(acknowledged) >= 4 * 7
+        histories = [memory.view(at_least=position, timeout=30).memory.history() for memory in memories]
+        assert {fact.id: fact for fact in acknowledged}.items() <= {fact.id: fact for fact in histories[0]}.items()
+        assert histories[1] == histories[0] == histories[2]
+    assert verify(url).faults == ()
+
+
 def write_until_it_fails(memory: EditMemory, acknowledged: list[Fact]) -> None:
     while True:
         acknowledged.append(tell(memory, f"Land {len(acknowledged)}", "Lyon").fact)
@@ -237,6 +363,7 @@ def test_a_server_that_is_killed_and_started_again_has_lost_nothing_and_is_follo
         view = two.view(at_least=again.position, timeout=30)
         assert acknowledged
         assert [view.lookup(fact.subject, "capital") for fact in acknowledged] == [(fact,) for fact in acknowledged]
+        assert verify(one._engine.place).faults == ()
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password() -> None:

@@ -2,7 +2,7 @@
 
 The model knows no facts and no intervals: for every slot it holds the set of objects at each of four moments, one
 within every interval that the bounds used here can make. Undo puts back a copy; ``as_of`` looks at an old copy; a mask
-replays the writes of the masked facts alone.
+replays the writes of the masked facts alone; erasing an entity takes it out of every copy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from memedit.errors import AlreadyRetracted, BadRow, NothingToUndo
+from memedit.errors import AlreadyRetracted, BadRow, HistoryCompacted, NothingToUndo
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.fact import Fact, FactInput, Relation
 from memedit.memory.memory import EditMemory, MemoryView
@@ -100,6 +100,11 @@ class Model:
             objects.add(triple.object)
         return "superseded" if replaced else "added"
 
+    def erase(self, namespace: str, name: str) -> None:
+        for (space, subject, _), places in self.held.items():
+            for objects in places if space == namespace else ():
+                objects.difference_update(set(objects) if subject == name else {name})
+
     def retract(self, namespace: str, triple: Triple) -> None:
         for place in triple.places():
             self.held[namespace, triple.subject, triple.relation][place].discard(triple.object)
@@ -145,6 +150,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.writes: dict[str, list[tuple[Model, list[Step]]]] = {name: [] for name in NAMESPACES}
         self.journal: list[Step] = []
         self.past: list[tuple[datetime, Model]] = []
+        self.horizons = dict.fromkeys(NAMESPACES, self.time)
         self.memory = self.opened()
 
     def new_place(self) -> str:
@@ -225,6 +231,41 @@ class MemoryMachine(RuleBasedStateMachine):
         undone = {id(step) for step in steps}
         self.journal = [step for step in self.journal if id(step) not in undone]
 
+    @rule(namespace=st.sampled_from(NAMESPACES), choice=st.integers(0, 99))
+    def compact(self, namespace: str, choice: int) -> None:
+        if namespace not in self.memory.namespaces() or not self.past:
+            return
+        moment, _ = self.past[choice % len(self.past)]
+        history = self.memory.history(namespace=namespace)
+        erased = self.memory.compact(moment, namespace=namespace).facts
+
+        ended = [fact.id for fact in history if fact.retracted_at is not None and fact.retracted_at <= moment]
+        assert list(erased) == ended
+        assert self.memory.history(namespace=namespace) == [fact for fact in history if fact.id not in erased]
+        if erased:
+            self.horizons[namespace] = max(moment, self.horizons[namespace])
+        self.forget(namespace, erased)
+
+    @rule(namespace=st.sampled_from(NAMESPACES), name=st.sampled_from((*SUBJECTS, *OBJECTS)))
+    def erase(self, namespace: str, name: str) -> None:
+        history = self.memory.history(namespace=namespace) if namespace in self.memory.namespaces() else []
+        about = tuple(fact.id for fact in history if name in (fact.subject, fact.object))
+        if not about:
+            return
+        self.begin(namespace)
+        assert self.memory.erase(name, namespace=namespace).facts == about
+
+        models = [self.model, *(model for _, model in self.past), *(model for model, _ in self.writes[namespace])]
+        for model in models:
+            model.erase(namespace, name)
+        self.forget(namespace, about)
+
+    def forget(self, namespace: str, erased: tuple[int, ...]) -> None:
+        """The journal without what was erased, and the writes that can still be undone."""
+        self.journal = [step for step in self.journal if step[1].id not in erased]
+        left = len(self.memory._engine.state.namespace(namespace).undoable)
+        self.writes[namespace] = self.writes[namespace][len(self.writes[namespace]) - left :]
+
     @rule()
     def reopen(self) -> None:
         before = {name: self.memory.history(namespace=name) for name in self.memory.namespaces()}
@@ -275,6 +316,10 @@ class MemoryMachine(RuleBasedStateMachine):
 
     def check(self, model: Model, *, as_of: datetime | None = None, ids: Iterable[int] | None = None) -> None:
         for namespace in NAMESPACES:
+            if as_of is not None and as_of < self.horizons[namespace]:
+                with pytest.raises(HistoryCompacted):
+                    self.memory.view(namespace=namespace, as_of=as_of)
+                continue
             for place, moment in enumerate(MOMENTS):
                 view = self.memory.view(namespace=namespace, ids=ids, as_of=as_of, valid_at=moment)
                 self.check_view(view, model, place)

@@ -104,7 +104,7 @@ def hears_nothing_more(store: Store) -> None:
 
 def test_commits_are_flushed_to_disk_in_write_ahead_mode(tmp_path: Path) -> None:
     with Store(tmp_path / "facts.db") as store, store.transaction() as transaction:
-        connection = transaction._connection
+        connection = transaction.connection
 
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
@@ -234,7 +234,7 @@ def test_an_empty_file_becomes_a_memory(tmp_path: Path) -> None:
 
 def test_a_database_of_a_newer_version_is_refused(place: str) -> None:
     with Store(place) as store, store.transaction() as transaction:
-        transaction._connection.execute(sa.text("UPDATE memedit_meta SET value = '99' WHERE name = 'schema'"))
+        transaction.connection.execute(sa.text("UPDATE memedit_meta SET value = '99' WHERE name = 'schema'"))
 
     with pytest.raises(StoreError, match="Upgrade memedit"):
         Store(place)

@@ -1,4 +1,4 @@
-"""`memedit backup`, `restore` and `verify`: what they print, and what they exit with."""
+"""`memedit backup`, `restore`, `verify` and `compact`: what they print, and what they exit with."""
 
 from __future__ import annotations
 
@@ -65,3 +65,51 @@ def test_a_backup_over_a_file_and_a_backup_of_nothing_exit_with_4(facts: Path, t
         assert done.exit_code == 4
         assert done.stdout == ""
         assert done.stderr
+
+
+def test_compact_erases_what_ended_before_and_prints_a_receipt(facts: Path) -> None:
+    trial = run(facts, "compact", "--keep", "0d", "--trial")
+    kept = run(facts, "compact", "--keep", "1d", "--yes")
+    told = run(facts, "compact", "--keep", "0d", "--yes", "--json")
+
+    assert (trial.exit_code, kept.exit_code, told.exit_code) == (0, 0, 0)
+    assert "1 facts of 'default' would be erased" in trial.stdout
+    assert "0 facts of no namespace were erased" in kept.stdout
+    receipt = json.loads(told.stdout)
+    assert (receipt["facts"], receipt["position"], receipt["trial"]) == ([1], 4, False)
+    assert receipt["erased"][0] == {"place": "memedit_log", "what": "entries emptied", "amount": 2}
+    assert b"Lyon" not in facts.read_bytes()
+    assert run(facts, "verify").exit_code == 0
+    assert "compacted" in run(facts, "facts", "--as-of", "2020-01-01").stderr
+
+
+def test_compact_erases_a_subject_from_every_namespace(facts: Path) -> None:
+    for namespace in ("acme", "default"):
+        run(facts, "--namespace", namespace, "add", "Bob", "employer", "Quagmire Inc")
+
+    told = run(facts, "compact", "--subject", "bob", "--all-namespaces", "--yes")
+
+    assert told.exit_code == 0
+    assert "2 facts of 'acme', 'default' were erased" in told.stdout
+    assert "Not touched: Backups" in told.stdout
+    assert b"Quagmire" not in facts.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        ((), 2, "Give one of"),
+        (("--keep", "1d", "--subject", "Bob"), 2, "Give one of"),
+        (("--keep", "soon"), 2, "is no time"),
+        (("--keep", "0d"), 2, "say --yes"),
+        (("--subject", "Bob", "--yes"), 1, "nothing about 'Bob'"),
+    ],
+)
+def test_compact_erases_nothing_that_it_is_not_sure_of(
+    words: tuple[str, ...], code: int, problem: str, facts: Path
+) -> None:
+    done = run(facts, "compact", *words)
+
+    assert done.exit_code == code
+    assert problem in " ".join(done.output.replace("│", " ").split())
+    assert b"Lyon" in b"".join(path.read_bytes() for path in facts.parent.iterdir())
