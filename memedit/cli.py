@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from memedit import __version__
-from memedit.commands import checks, compare, facts, operations, questions, serve, show, transfer
+from memedit.commands import checks, compare, deploy, facts, operations, questions, serve, show, transfer
 from memedit.commands.session import Session
 from memedit.commands.train import train
 from memedit.errors import IndexRebuilt, MemEditError, MissingExtra, ModelError, StoreError
@@ -128,7 +128,8 @@ def options(
         typer.Option(
             envvar="MEMEDIT_MODEL",
             metavar="SPEC",
-            help="The base model: embedded, hf:NAME_OR_PATH, or a server's URL (http://host:port/v1#model-name).",
+            help="The base model: embedded, hf:NAME_OR_PATH, vllm:NAME_OR_PATH, or a server's URL "
+            "(http://host:port/v1#model-name).",
         ),
     ] = "embedded",
     _show_version: Annotated[
@@ -155,7 +156,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "backup": operations.backup,
     "restore": operations.restore,
     "verify": operations.verify,
+    "compact": operations.compact,
     "serve": serve.serve,
+    "deploy": deploy.deploy,
     "mcp": serve.mcp,
     "demo": checks.demo,
     "doctor": checks.doctor,

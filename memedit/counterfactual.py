@@ -17,6 +17,7 @@ from memedit.errors import UnknownRelation
 from memedit.memory.fact import Fact
 from memedit.models.base import Message, Sampling
 from memedit.prompts import render
+from memedit.prompts.data import as_data, data_steps
 from memedit.strategies.base import Step, complete
 
 ANSWER_TOKENS = 96
@@ -87,7 +88,7 @@ def settle(question: str, facts: Sequence[Fact], hops: Sequence[Hop], names: Nam
 
 def counterfactual_prompt(question: str, facts: Sequence[Fact], hops: Sequence[Hop]) -> list[Message]:
     """The chat that asks a model `question` given what the memory says."""
-    system = render("facts.jinja", statements=[fact.statement for fact in facts], hops=hops)
+    system = render("facts.jinja", statements=[as_data(fact.statement) for fact in facts], hops=data_steps(hops))
     return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
 

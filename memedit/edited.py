@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memedit.answer import Hop
+from memedit.conversation import Turn, self_contained
 from memedit.errors import InvalidQuestion
 from memedit.memory.fact import Fact
 from memedit.models.base import Completion, LanguageModel, Message, Prompt, Sampling, Score
@@ -31,11 +32,13 @@ class ChatReply:
         text: What the base model wrote.
         hops: The chain that was in its prompt; empty where no edit was in scope.
         edits: The facts that were in its prompt.
+        question: What the last turn was taken to ask, where it was completed from the turns before it; else "".
     """
 
     text: str
     hops: tuple[Hop, ...] = ()
     edits: tuple[Fact, ...] = ()
+    question: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -75,17 +78,19 @@ class EditedModel:
             ModelError: The base model failed.
         """
         [(prompt, found)] = self.resolve([messages])
-        return ChatReply(self._base.generate([prompt], sampling)[0].text, found.hops, found.facts)
+        return ChatReply(self._base.generate([prompt], sampling)[0].text, found.hops, found.facts, found.question)
 
     def resolve(self, prompts: Sequence[Prompt]) -> list[tuple[Prompt, Resolution]]:
         """For each prompt, what the base model is to be sent and what the memory says about it."""
         view = self._view()
-        jobs = (self._resolver.resolve(_last_turn(prompt), view) for prompt in prompts)
+        asked = [_asked(prompt, view) for prompt in prompts]
+        jobs = (self._resolver.resolve(question, view) for question, _ in asked)
         outcomes = sorted(run_each(jobs, self._tools), key=lambda outcome: outcome.place)
-        return [
-            (edited_prompt(prompt, outcome.result), outcome.result)
-            for prompt, outcome in zip(prompts, outcomes, strict=True)
+        found = [
+            outcome.result._replace(question=question) if completed else outcome.result
+            for outcome, (question, completed) in zip(outcomes, asked, strict=True)
         ]
+        return [(edited_prompt(prompt, one), one) for prompt, one in zip(prompts, found, strict=True)]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         """See `LanguageModel.generate`."""
@@ -131,8 +136,18 @@ def check_conversation(messages: Sequence[Message]) -> None:
         raise InvalidQuestion("The conversation does not end with a user's message.", _MEND)
 
 
-def _last_turn(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else prompt[_last_user(prompt)]["content"]
+def _asked(prompt: Prompt, view: MemoryView) -> tuple[str, bool]:
+    """What a prompt asks, and whether that was completed from the turns before its last."""
+    if isinstance(prompt, str):
+        return prompt, False
+    said: Sequence[Message] = prompt[: _last_user(prompt) + 1]
+    turns = [Turn("user" if one["role"] == "user" else "assistant", one["content"]) for one in said if _is_said(one)]
+    question = self_contained(turns, view)
+    return question, question != turns[-1].text
+
+
+def _is_said(message: Message) -> bool:
+    return message["role"] in ("user", "assistant")
 
 
 def _last_user(messages: Sequence[Message]) -> int:

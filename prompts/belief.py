@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from memedit.memory.fact import Relation
 from memedit.prompts import render
+from memedit.prompts.data import as_data
 
 BELIEF_TOKENS = 20
 """Most tokens of a belief: names are short."""
@@ -54,7 +55,7 @@ def belief_prompt(relation: Relation, subject: str) -> str:
         pairs = [(relation.ask(one.subject), one.object) for one in shown[:DEMONSTRATIONS]]
     else:
         pairs = [(_GENERIC[one.relation].replace("{subject}", one.subject), one.object) for one in shown]
-    return render("belief.jinja", demonstrations=pairs, question=relation.ask(subject))
+    return render("belief.jinja", demonstrations=pairs, question=as_data(relation.ask(subject)))
 
 
 def belief_claim(relation: Relation, subject: str, belief: str) -> tuple[str, str]:
@@ -77,7 +78,7 @@ def belief_claim(relation: Relation, subject: str, belief: str) -> tuple[str, st
         lines = [f"{opening.replace('{subject}', one.subject)} {one.object}." for one in shown]
     else:
         lines = [f"{_STATED[one.relation].replace('{subject}', one.subject)} {one.object}." for one in shown]
-    return "\n".join([*lines, opening.replace("{subject}", subject)]), f" {belief}"
+    return "\n".join([*lines, as_data(opening.replace("{subject}", subject))]), f" {as_data(belief)}"
 
 
 def _opening(relation: Relation) -> str:

@@ -12,7 +12,7 @@ from memedit.commands import show
 from memedit.commands.session import AsOf, Json, parse_date, session
 
 if TYPE_CHECKING:
-    from memedit.memory.fact import Fact, FactInput
+    from memedit.memory.fact import Fact, FactInput, Receipt
 
 TABLE_ROWS = 100
 """Most facts that `facts` and `history` list in a table where the caller does not say."""
@@ -57,12 +57,19 @@ def add(
     if not stdin and len(lines[0]) not in (1, 3):
         raise typer.BadParameter("Give one sentence in quotes, or SUBJECT RELATION OBJECT.")
     facts = [_fact(parts, valid_from, valid_to, source) for parts in lines]
+    from memedit.server.audit import touched
+
     here = session(context)
     with here.open_memory() as memory:
-        if stdin:
-            receipts = memory.assert_facts(facts, namespace=here.namespace)
-        else:
-            receipts = [memory.assert_fact(facts[0], namespace=here.namespace)]
+
+        def job() -> tuple[list[Receipt], list[int]]:
+            if stdin:
+                receipts = memory.assert_facts(facts, namespace=here.namespace)
+            else:
+                receipts = [memory.assert_fact(facts[0], namespace=here.namespace)]
+            return receipts, touched(receipts)
+
+        receipts = here.write("add", job)
     for receipt in receipts:
         if as_json:
             show.emit(show.receipt_json(receipt))
@@ -124,7 +131,7 @@ def retract(
     """Stop believing a fact. It stays in the history."""
     here = session(context)
     with here.open_memory() as memory:
-        fact = memory.retract(fact_id, namespace=here.namespace)
+        fact = here.write("retract", lambda: (memory.retract(fact_id, namespace=here.namespace), [fact_id]))
     if as_json:
         show.emit(show.fact_json(fact))
     else:
@@ -135,8 +142,13 @@ def undo(context: typer.Context, as_json: Json = False) -> None:
     """Take back the last write that was not yet undone."""
     here = session(context)
     with here.open_memory() as memory:
-        touched = memory.undo(namespace=here.namespace)
-    _list(touched, None, as_json=as_json, state=True)
+
+        def job() -> tuple[list[Fact], list[int]]:
+            undone = memory.undo(namespace=here.namespace)
+            return undone, [fact.id for fact in undone]
+
+        undone = here.write("undo", job)
+    _list(undone, None, as_json=as_json, state=True)
 
 
 def alias(
@@ -149,7 +161,12 @@ def alias(
     here = session(context)
     with here.open_memory() as memory:
         if other is not None:
-            memory.add_alias(entity, other, namespace=here.namespace)
+
+            def job() -> tuple[None, list[int]]:
+                memory.add_alias(entity, other, namespace=here.namespace)
+                return None, []
+
+            here.write("alias", job)
         names = list(memory.aliases(entity, namespace=here.namespace))
     if as_json:
         show.emit({"entity": entity, "aliases": names})

@@ -133,7 +133,8 @@ class Conversation:
         reply = "".join(pieces if self._as_json else _echoed(pieces))
         self._said, self._found = [*messages, {"role": "assistant", "content": reply}], found
         if self._as_json:
-            show.emit({"user": line, "text": reply, **show.origin_json(found.hops, found.facts)})
+            understood = {"question": found.question} if found.question else {}
+            show.emit({"user": line, "text": reply, **understood, **show.origin_json(found.hops, found.facts)})
 
     def _show_hops(self) -> None:
         if self._found is None:
@@ -141,6 +142,8 @@ class Conversation:
         elif self._as_json:
             show.emit(show.origin_json(self._found.hops, self._found.facts))
         else:
+            if self._found.question:
+                show.say(f"Understood as: {self._found.question}")
             show.print_origin(self._found.hops, self._found.facts)
 
     def _show_facts(self) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from memedit.commands import show
-from memedit.commands.session import Json, embed, session
+from memedit.commands.session import ACCESS, Json, embed, session
 from memedit.errors import InvalidSpec, MissingExtra
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ AccessOption = Annotated[
     str | None,
     typer.Option(
         "--access",
-        envvar="MEMEDIT_ACCESS",
+        envvar=ACCESS,
         metavar="FILE",
         help="Where API keys and the audit log are: a SQLite file or a database URL.  [default: beside the memory]",
     ),
@@ -32,9 +32,28 @@ keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API key
 def serve(
     context: typer.Context,
     upstream: Annotated[
-        str,
-        typer.Option(metavar="URL", help="The OpenAI-compatible server to stand in front of (http://host:port/v1)."),
-    ],
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The OpenAI-compatible server to stand in front of (http://host:port/v1). Without it vLLM is started "
+            "with --model.",
+        ),
+    ] = None,
+    vllm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARGS", help="What vLLM is started with, e.g. '--max-model-len 4096'; may be repeated."),
+    ] = None,
+    vllm_python: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MEMEDIT_VLLM_PYTHON",
+            metavar="PATH",
+            help="The Python that has vLLM.  [default: this one, or that of .venv-vllm in the checkout]",
+        ),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long vLLM may take to be ready, downloads included.")
+    ] = 1800.0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8321,
     upstream_key: Annotated[
@@ -52,48 +71,75 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How long the upstream server is waited for.")
     ] = 300.0,
-    threads: Annotated[int, typer.Option(min=1, help="Most questions resolved at a time.")] = 8,
-    log_contents: Annotated[bool, typer.Option("--log-contents", help="Log questions too.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Most accesses to the memory at a time.")] = 8,
+    log_contents: Annotated[
+        bool, typer.Option("--log-contents", help="Log questions too, and what errors say, which may quote facts.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A path of the upstream server that every key may use, beside those of inference; may be repeated. "
+            "All other paths are for admin keys.",
+        ),
+    ] = None,
+    ui: Annotated[
+        bool | None,
+        typer.Option("--ui/--no-ui", help="Serve the page at /ui.  [default: where its packages are installed]"),
+    ] = None,
 ) -> None:
     """Stand in front of a model server: the same API, with the facts of this memory, and an API for these facts.
 
     memedit keys create alice --role editor
     memedit serve --upstream http://localhost:8000/v1
+    memedit serve --model Qwen/Qwen3-4B --vllm "--max-model-len 8192"
     """
     _need_server()
     import uvicorn
 
+    from memedit.commands.upstream import behind
+    from memedit.page import is_installed
     from memedit.server.app import create_app
     from memedit.server.logs import write_json_lines
     from memedit.server.settings import Settings
+    from memedit.server.tracing import start_exporting
 
     here = session(context)
-    settings = Settings(
-        upstream=upstream,
-        upstream_key=upstream_key,
-        namespace=here.namespace,
-        open=open_,
-        timeout=timeout,
-        max_body=max_body * 1024 * 1024,
-        rate=rate,
-        threads=threads,
-        log_contents=log_contents,
-    )
-    if open_ and not _is_loopback(host):
-        raise InvalidSpec(
-            f"--open on {host} would let everyone on the network write facts.",
-            "Listen on 127.0.0.1, or leave out --open and make API keys: memedit keys create.",
+    check_open(open_, host)
+    if ui and not is_installed():
+        raise MissingExtra("gradio", "ui")
+    page = is_installed() if ui is None else ui
+    with (
+        here.open_memory(embed_on_write=True) as memory,
+        _open_records(context, access) as records,
+        behind(upstream, upstream_key, here.model, vllm or (), vllm_python, wait) as server,
+    ):
+        settings = Settings(
+            upstream=server.url,
+            upstream_key=server.key,
+            namespace=here.namespace,
+            open=open_,
+            timeout=timeout,
+            max_body=max_body * 1024 * 1024,
+            rate=rate,
+            threads=threads,
+            log_contents=log_contents,
+            reader_paths=tuple(allow or ()),
         )
-    with here.open_memory(embed_on_write=True) as memory, _open_records(context, access) as records:
         if not open_ and not any(key.revoked_at is None for key in records.list_keys()):
             show.note("There is no API key yet: every request will be refused. Make one: memedit keys create NAME.")
         show.note(f"Listening on http://{host}:{port}/v1, in front of {settings.base}.")
-        app = create_app(settings, memory, records)
-        write_json_lines()
+        if page:
+            show.note(f"The page is at http://{host}:{port}/ui.")
+        elif ui is None:
+            show.note('There is no page at /ui. Install it with: pip install "memedit[ui]"')
+        app = create_app(settings, memory, records, condition=server.condition, page=page)
+        write_json_lines(contents=log_contents)
+        start_exporting()
         uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
 
 
-def mcp(context: typer.Context) -> None:
+def mcp(context: typer.Context, access: AccessOption = None) -> None:
     """Offer the memory to agents as tools, by the Model Context Protocol on stdin and stdout.
 
     The tools are add_fact, retract, search, ask and explain.
@@ -104,12 +150,12 @@ def mcp(context: typer.Context) -> None:
         raise MissingExtra("mcp", "mcp") from error
 
     here = session(context)
-    with here.open_memory() as memory:
+    with here.open_memory() as memory, _open_records(context, access) as records:
         embed(memory)
         from memedit.editor import MemEditor
 
         with MemEditor(here.model, memory, namespace=here.namespace) as editor:
-            make_server(editor).run()
+            make_server(editor, records).run()
 
 
 @keys.command("create")
@@ -170,13 +216,33 @@ def revoke_key(
     show.say(f"Revoked {key.id} ({key.name}).")
 
 
-def _open_records(context: typer.Context, access: str | None) -> Records:
-    from memedit.server.records import Records, records_beside
+def check_open(open_: bool, host: str) -> None:
+    """See that a gateway without API keys is reached from this machine alone.
+
+    Raises:
+        InvalidSpec: It would be open to a network.
+    """
+    if open_ and not _is_loopback(host):
+        raise InvalidSpec(
+            f"--open on {host} would let everyone on the network write facts.",
+            "Listen on 127.0.0.1, or leave out --open and make API keys: memedit keys create.",
+        )
+
+
+def access_place(context: typer.Context, access: str | None) -> str:
+    """Where API keys and the audit log are: as said, or beside the memory."""
+    from memedit.server.records import records_beside
 
     here = session(context)
     if access is None:
         here.make_folder()
-    return Records(access or records_beside(here.memory_path))
+    return access or records_beside(here.memory_path)
+
+
+def _open_records(context: typer.Context, access: str | None) -> Records:
+    from memedit.server.records import Records
+
+    return Records(access_place(context, access))
 
 
 def _need_server() -> None:

@@ -5,10 +5,12 @@ Imports nothing heavy, so that ``memedit --help`` and ``memedit add`` are quick.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -18,6 +20,11 @@ from memedit.errors import ReadOnlyStore
 if TYPE_CHECKING:
     from memedit.editor import MemEditor
     from memedit.memory.memory import EditMemory
+    from memedit.server.audit import Job
+
+ACCESS = "MEMEDIT_ACCESS"
+"""The environment variable that says where API keys and the audit log are, if not beside the memory."""
+_T = TypeVar("_T")
 
 
 def parse_date(text: str) -> datetime:
@@ -34,6 +41,25 @@ def parse_date(text: str) -> datetime:
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no ISO date, such as 2024-05-01 or 2024-05-01T12:00+02:00.") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_span(text: str) -> timedelta:
+    """A number of weeks, days, hours or minutes.
+
+    >>> parse_span("90d").days, parse_span("12h").seconds
+    (90, 43200)
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    units = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes"}
+    number, unit = text[:-1], units.get(text[-1:].lower())
+    try:
+        if unit is not None and number.isdecimal():
+            return timedelta(**{unit: int(number)})
+    except OverflowError:
+        pass
+    raise typer.BadParameter(f"{text!r} is no time, such as 90d, 12h or 4w.")
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else (messages go to stderr).")]
@@ -95,7 +121,25 @@ class Session:
         from memedit.memory.memory import EditMemory
 
         self.make_folder()
-        return EditMemory(self.memory_path, embed_on_write=embed_on_write)
+        in_database = [name.strip() for name in os.environ.get("MEMEDIT_PGVECTOR", "").split(",") if name.strip()]
+        return EditMemory(self.memory_path, embed_on_write=embed_on_write, in_database=in_database)
+
+    def write(self, action: str, job: Job[_T], *, namespaces: Sequence[str] = ()) -> _T:
+        """Do a write with an entry in the audit log: who, when, and what came of it.
+
+        Args:
+            action: What is done.
+            job: Does it; gives its result, and the ids of the facts that it recorded or ended.
+            namespaces: Where to, each with an entry of its own; by default the session's.
+
+        Raises:
+            StoreError: The audit log cannot be written to; then nothing was done.
+        """
+        from memedit.server.audit import audited, local_writer
+        from memedit.server.records import Records, records_beside
+
+        with Records(os.environ.get(ACCESS) or records_beside(self.memory_path)) as records:
+            return audited(records, local_writer("cli"), namespaces or (self.namespace,), action, job)
 
     def open_editor(self, memory: EditMemory, strategy: str = "walk", demonstrations: Path | None = None) -> MemEditor:
         """An editor over an open memory; it loads the model when it is first needed.

@@ -64,6 +64,18 @@ def waiting(message: str) -> Iterator[None]:
 
 
 @contextmanager
+def elapsed(message: str) -> Iterator[None]:
+    """A line on stderr with the time that something takes, while it takes it; silent where stderr is no terminal."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = err()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as line:
+        line.add_task(message, total=None)
+        yield
+
+
+@contextmanager
 def progress(message: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr that is told (done, total); silent where stderr is no terminal."""
     from rich.progress import Progress

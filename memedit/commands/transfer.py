@@ -55,13 +55,19 @@ def import_facts(
 ) -> None:
     """Record the facts of a file: all of them, or none where a row is bad."""
     from memedit.memory.interchange import read_facts
+    from memedit.server.audit import touched
 
     here = session(context)
     with here.open_memory() as memory:
         with show.waiting(f"Reading {file.name}"):
             facts = list(read_facts(file, format_.value if format_ else None, catalogue=memory.catalogue))
         with show.waiting(f"Recording {len(facts):,} facts"):
-            receipts = _record(memory, facts, here.namespace, file)
+
+            def job() -> tuple[list[Receipt], list[int]]:
+                receipts = _record(memory, facts, here.namespace, file)
+                return receipts, touched(receipts)
+
+            receipts = here.write("import", job)
         counts = Counter(receipt.status for receipt in receipts)
         free_text = sum(receipt.fact.is_free_text for receipt in receipts)
         if as_json:

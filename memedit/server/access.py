@@ -13,13 +13,16 @@ from urllib.parse import unquote
 from fastapi import Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from memedit.errors import AccessDenied, Unauthenticated
+from memedit.errors import AccessDenied, InvalidRequest, Unauthenticated
 from memedit.memory.intake import check_namespace
 from memedit.server.records import ALL, ApiKey, Role
 from memedit.server.services import Services
 
 KEY_HEADER = "x-memedit-key"
 NAMESPACE_HEADER = "x-memedit-namespace"
+POSITION_HEADER = "x-memedit-position"
+"""In an answer of the facts API: how far the log has been taken in here, the write that is answered included. In a
+request: how far it must have been, so that a client reads its own writes through any gateway on the same database."""
 ANYONE = "anyone"
 """What logs call a caller without a key, where none is asked for."""
 
@@ -51,14 +54,28 @@ def services_of(request: Request) -> Services:
 
 
 async def authorise(request: Request, role: Role) -> Access:
-    """Who calls, if they may do what `role` may, in the namespace they name.
+    """Who calls, if they may do what `role` may, in the namespace they name; the log is as far as they ask for.
 
     Raises:
         Unauthenticated: There is no key, or it is not good.
         AccessDenied: Its role is not enough, or it is not bound to the namespace.
         TooManyRequests: It has used up what it may send for now.
         InvalidFact: The namespace is no name.
+        InvalidRequest: The position is none.
+        PositionNotReached: The log did not come to the position in time.
     """
+    access = await _who(request, role)
+    asked = request.headers.get(POSITION_HEADER)
+    if asked is not None:
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 19):
+            raise InvalidRequest(
+                f"The header {POSITION_HEADER} holds no log position.", "Send back the one that an answer held."
+            )
+        await services_of(request).reach(int(asked))
+    return access
+
+
+async def _who(request: Request, role: Role) -> Access:
     services = services_of(request)
     settings = services.settings
     client = request.client.host if request.client else ""
@@ -98,6 +115,13 @@ def needs(role: Role) -> Callable[..., Awaitable[Access]]:
             Header(
                 alias=NAMESPACE_HEADER,
                 description="The namespace to work in, percent-encoded where it is not ASCII; by default the key's own.",
+            ),
+        ] = None,
+        _position: Annotated[
+            str | None,
+            Header(
+                alias=POSITION_HEADER,
+                description="The log position to be at least at, e.g. of a write through another gateway; see the answers.",
             ),
         ] = None,
     ) -> Access:

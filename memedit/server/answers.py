@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from memedit.claims import Names, names_entity
 from memedit.counterfactual import settle
+from memedit.prompts.data import as_data
 from memedit.strategies.base import Resolution
 
 Outcome = Literal["carried", "asked_again", "given", "missed", "unchecked", "streamed"]
@@ -40,43 +41,61 @@ def carries(text: str, expected: str, names: Names) -> bool:
         if said is not None:
             return (said[1].casefold() == "yes") == (verdict[1].casefold() == "yes")
         return verdict["rest"] is not None and _names(text, verdict["rest"].rstrip("."), names)
-    return _names(text, expected, names) or any(_names(text, one, names) for one in expected.split(", "))
+    wanted = (expected, as_data(expected), *expected.split(", "))  # the model read it as data
+    return any(_names(text, one, names) for one in dict.fromkeys(wanted))
 
 
-def only_text(answer: Json, *, is_chat: bool) -> str | None:
-    """The text of an answer with a single choice that is text; None for several choices, tool calls and refusals."""
+def texts_of(answer: Json, *, is_chat: bool) -> list[str] | None:
+    """The texts of an answer's choices; None where one is a tool call, a refusal, or no text."""
     choices = answer.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not choices:
+        return None
+    texts = [_text(choice, is_chat=is_chat) for choice in choices]
+    kept = [text for text in texts if text is not None]
+    return kept if len(kept) == len(texts) else None
+
+
+def with_texts(answer: Json, texts: Mapping[int, str], *, is_chat: bool) -> Json:
+    """An answer with other texts at some choices; probabilities of an old text's tokens go with it."""
+    choices = answer["choices"]
+    assert isinstance(choices, list)
+    return {**answer, "choices": [_replaced(one, texts.get(at), is_chat=is_chat) for at, one in enumerate(choices)]}
+
+
+def _text(choice: object, *, is_chat: bool) -> str | None:
+    if not isinstance(choice, dict):
         return None
     if not is_chat:
-        text = choices[0].get("text")
+        text = choice.get("text")
     else:
-        message = choices[0].get("message")
+        message = choice.get("message")
         if not isinstance(message, dict) or message.get("tool_calls") or message.get("function_call"):
             return None
         text = message.get("content")
     return text if isinstance(text, str) else None
 
 
-def with_text(answer: Json, text: str, *, is_chat: bool) -> Json:
-    """An answer of one choice with another text; probabilities of the old text's tokens go with it."""
-    choices = answer["choices"]
-    assert isinstance(choices, list)
-    choice = {**choices[0], "finish_reason": "stop"}
-    if "logprobs" in choice:
-        choice["logprobs"] = None
-    if is_chat:
-        choice["message"] = {**choice["message"], "content": text}
-    else:
-        choice["text"] = text
-    return {**answer, "choices": [choice]}
+def _replaced(choice: Json, text: str | None, *, is_chat: bool) -> Json:
+    if text is None:
+        return choice
+    new: Json = {**choice, "finish_reason": "stop"}
+    if "logprobs" in new:
+        new["logprobs"] = None
+    message = choice.get("message")
+    if is_chat and isinstance(message, dict):
+        return {**new, "message": {**message, "content": text}}
+    return {**new, "text": text}
 
 
 def plain_answer(found: Resolution, expected: str) -> str:
-    """The edit's answer as a sentence.
+    """The edit's answer as a sentence; as data, for the client may send it back as a turn of the assistant's.
 
     One edit is its own sentence; a chain is told hop by hop.
     """
+    return as_data(_plain_answer(found, expected))
+
+
+def _plain_answer(found: Resolution, expected: str) -> str:
     if len(found.hops) == 1 and len(found.facts) == 1 and expected == found.hops[0].object:
         return found.facts[0].statement
     if len(found.hops) > 1 and expected == found.hops[-1].object:
@@ -85,8 +104,12 @@ def plain_answer(found: Resolution, expected: str) -> str:
 
 
 def memedit_field(found: Sequence[Resolution], outcome: Outcome) -> Json:
-    """What the response says about the edits: the facts, the hops, how sure, and how the answer came to carry them."""
+    """What the response says about the edits: the facts, the hops, how sure, and how the answer came to carry them.
+
+    A question that was completed from the turns before it is told as it was understood.
+    """
     facts = {fact.id: fact for one in found for fact in one.facts}
+    understood = [one.question for one in found if one.question]
     return {
         "edits": [
             {"id": fact.id, "statement": fact.statement, "implied": fact.implied_from is not None}
@@ -102,6 +125,7 @@ def memedit_field(found: Sequence[Resolution], outcome: Outcome) -> Json:
         ],
         "probability": round(min((one.probability for one in found if one.facts), default=1.0), 4),
         "answer": outcome,
+        **({"question": understood[0]} if understood else {}),
     }  # fmt: skip
 
 

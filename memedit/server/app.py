@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -16,10 +16,11 @@ from memedit import __version__
 from memedit.editor import MemEditor
 from memedit.errors import InvalidRequest, MemEditError
 from memedit.memory.memory import EditMemory
-from memedit.server import facts, gateway
+from memedit.page import put_up
+from memedit.server import facts, gateway, preview
 from memedit.server.logs import log
 from memedit.server.metrics import CONTENT_TYPE
-from memedit.server.middleware import BoundedBody, Observed
+from memedit.server.middleware import BoundedBody, Observed, Positioned
 from memedit.server.problems import body_of, error_body, headers_of, status_of
 from memedit.server.records import Records
 from memedit.server.services import Services
@@ -32,7 +33,14 @@ and comes back byte for byte. Facts live under `/v1/memory`. Everything else goe
 
 
 def create_app(
-    settings: Settings, memory: EditMemory, records: Records, *, editor: MemEditor | None = None, warm: bool = True
+    settings: Settings,
+    memory: EditMemory,
+    records: Records,
+    *,
+    editor: MemEditor | None = None,
+    warm: bool = True,
+    condition: Callable[[], Mapping[str, object]] | None = None,
+    page: bool = False,
 ) -> FastAPI:
     """The application.
 
@@ -42,8 +50,14 @@ def create_app(
         records: API keys and audit log; the caller closes them.
         editor: Plans and finds, over `memory`; made if None.
         warm: Whether to load the planner and the embedder at the start. `/readyz` waits for it.
+        condition: Tells how the upstream server is, where memedit runs it; `/readyz` repeats it.
+        page: Whether to serve the page at /ui, which needs the extra ``ui``.
+
+    Raises:
+        MissingExtra: There is to be a page, and Gradio is not installed.
     """
     services = Services(settings, memory, records, editor)
+    services.condition = condition
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -63,15 +77,23 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
+        telemetry={"tracing": False, "logs": False},  # they hold queries; `memedit.server.tracing` makes ours
     )
     app.state.services = services
+    if page:
+        put_up(app, services)
+    else:
+        for path in ("/ui", "/ui/{path:path}"):
+            app.add_api_route(path, _no_page, include_in_schema=False)
     app.add_exception_handler(MemEditError, _own_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unforeseen)
+    app.add_middleware(Positioned, memory=memory)
     app.add_middleware(BoundedBody, limit=settings.max_body)
     app.add_middleware(Observed, metrics=services.metrics)
     app.include_router(facts.router)
+    app.include_router(preview.router)
     app.add_api_route("/healthz", _health, tags=["operation"], summary="Is the process alive?")
     app.add_api_route("/readyz", _ready, tags=["operation"], summary="Can it answer?")
     app.add_api_route(
@@ -101,7 +123,10 @@ async def _ready(request: Request) -> JSONResponse:
         "memory": await services.work(_memory_answers, services),
         "upstream": await services.upstream.is_up(),
     }
-    return JSONResponse({"ready": all(parts.values()), **parts}, 200 if all(parts.values()) else 503)
+    told: dict[str, object] = {"ready": all(parts.values()), **parts}
+    if services.condition is not None:
+        told["vllm"] = services.condition()
+    return JSONResponse(told, 200 if all(parts.values()) else 503)
 
 
 def _memory_answers(services: Services) -> bool:
@@ -113,8 +138,16 @@ def _memory_answers(services: Services) -> bool:
     return True
 
 
+async def _no_page() -> Response:
+    told = 'The page is not served here. Install it with pip install "memedit[ui]", and start memedit serve --ui.'
+    return JSONResponse(error_body(404, told, "no_page"), 404)
+
+
 async def _metrics(request: Request) -> Response:
     services: Services = request.app.state.services
+    usage = await services.upstream.cache_usage()
+    if usage is not None:
+        services.metrics.prefix_cache(usage)
     return Response(services.metrics.render(), media_type=CONTENT_TYPE)
 
 

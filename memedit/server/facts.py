@@ -17,7 +17,9 @@ from fastapi import Path as PathParameter
 from memedit.errors import BadDataFile, BadRow, UnknownNamespace
 from memedit.memory.fact import Fact, FactInput, Receipt
 from memedit.memory.interchange import Format, dump_facts, read_facts
+from memedit.memory.recall import Progress
 from memedit.server.access import Access, needs, services_of
+from memedit.server.audit import touched
 from memedit.server.records import ALL, Role
 from memedit.server.schemas import (
     BATCH_EXAMPLES,
@@ -45,7 +47,8 @@ Editor = Annotated[Access, Depends(needs(Role.EDITOR))]
 Admin = Annotated[Access, Depends(needs(Role.ADMIN))]
 FactId = Annotated[int, PathParameter(ge=1, description="The fact's id.", examples=[3])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries of the page.")]
-After = Annotated[int, Query(ge=0, description="Only what has a greater id; the `next_after` of the page before.")]
+After = Annotated[int, Query(ge=0, description="Only what comes after this id; the `next_after` of the page before.")]
+NewestFirst = Annotated[bool, Query(description="Whether to turn the order round.")]
 AsOf = Annotated[
     datetime | None,
     Query(description="As the memory stood then; a time with a time zone.", examples=["2031-01-01T00:00:00Z"]),
@@ -66,7 +69,7 @@ async def add_fact(
 
     def job() -> tuple[Receipt, list[int]]:
         receipt = services.memory.assert_fact(fact, namespace=access.namespace)
-        return receipt, _touched([receipt])
+        return receipt, touched([receipt])
 
     return await _write(services, access, "add", job)
 
@@ -99,7 +102,7 @@ async def add_facts(
 async def add_jsonl(request: Request, access: Editor) -> Imported:
     """Record the facts of a body of JSON Lines: a fact a line."""
     body = io.BytesIO(await request.body())
-    return await _import(services_of(request), access, body, "body.jsonl", "jsonl")
+    return await _import(request, access, body, "body.jsonl", "jsonl")
 
 
 @router.post("/import", status_code=201, summary="Record the facts of a file, all or none")
@@ -110,7 +113,7 @@ async def import_file(
     format: Annotated[Format | None, Query(description="The file's format; found out if not given.")] = None,  # noqa: A002
 ) -> Imported:
     """Record the facts of an uploaded file: all of them, or none where a row is bad."""
-    return await _import(services_of(request), access, file.file, file.filename or "upload.jsonl", format)
+    return await _import(request, access, file.file, file.filename or "upload.jsonl", format)
 
 
 @router.delete("/facts/{fact_id}", summary="Retract a fact")
@@ -153,6 +156,7 @@ async def list_facts(
     valid_at: Annotated[datetime | None, Query(description="Only facts that hold then.")] = None,
     limit: Limit = 100,
     after: After = 0,
+    newest_first: NewestFirst = False,
 ) -> FactPage:
     """The facts that pass every filter, in the order of their ids."""
     memory = services_of(request).memory
@@ -160,7 +164,7 @@ async def list_facts(
     def job() -> list[Fact]:
         return memory.facts(
             subject=subject, relation=relation, object=object, text=text, live=live, as_of=as_of, valid_at=valid_at,
-            limit=limit + 1, after=after, namespace=access.namespace,
+            limit=limit + 1, after=after or None, newest_first=newest_first, namespace=access.namespace,
         )  # fmt: skip
 
     return _page(await _read(services_of(request), job), limit)
@@ -279,17 +283,25 @@ async def _read(services: Services, job: Callable[[], list[Fact]]) -> list[Fact]
 
 
 async def _record(
-    services: Services, access: Access, action: str, facts: Callable[[], Sequence[FactInput]]
+    services: Services,
+    access: Access,
+    action: str,
+    facts: Callable[[], Sequence[FactInput]],
+    progress: Progress | None = None,
 ) -> list[Receipt]:
     def job() -> tuple[list[Receipt], list[int]]:
-        receipts = services.memory.assert_facts(facts(), namespace=access.namespace)
-        return receipts, _touched(receipts)
+        receipts = services.memory.assert_facts(facts(), namespace=access.namespace, progress=progress)
+        return receipts, touched(receipts)
 
     return await _write(services, access, action, job)
 
 
-async def _import(services: Services, access: Access, upload: BinaryIO, filename: str, form: Format | None) -> Imported:
-    receipts = await _record(services, access, "import", lambda: _read_upload(upload, filename, form, services))
+async def _import(request: Request, access: Access, upload: BinaryIO, filename: str, form: Format | None) -> Imported:
+    services = services_of(request)
+    progress: Progress | None = getattr(request.state, "progress", None)  # only a caller in this process has one
+    receipts = await _record(
+        services, access, "import", lambda: _read_upload(upload, filename, form, services), progress
+    )
     counts = Counter(receipt.status for receipt in receipts)
     return Imported(
         facts=len(receipts),
@@ -315,11 +327,6 @@ def _read_upload(upload: BinaryIO, filename: str, form: Format | None, services:
             raise BadRow(problem, mend, row=row, source=name, field=field) from error
         except BadDataFile as error:
             raise BadDataFile(error.problem.replace(str(file), name), error.mend) from error
-
-
-def _touched(receipts: Sequence[Receipt]) -> list[int]:
-    written = [receipt for receipt in receipts if receipt.status != "unchanged"]
-    return sorted({fact.id for receipt in written for fact in (receipt.fact, *receipt.replaced)})
 
 
 def _page(facts: list[Fact], limit: int) -> FactPage:

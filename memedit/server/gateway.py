@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import anyio
 import httpx
 from fastapi import APIRouter, Request, Response
 
-from memedit.errors import InvalidRequest, UnknownFact
+from memedit.errors import InvalidRequest, ModelError, UnknownFact
 from memedit.memory.memory import MemoryView
 from memedit.server.access import Access, authorise, services_of
 from memedit.server.answers import (
@@ -25,16 +27,18 @@ from memedit.server.answers import (
     edits_header,
     expected_answer,
     memedit_field,
-    only_text,
     plain_answer,
     spliced,
-    with_text,
+    texts_of,
+    with_texts,
 )
 from memedit.server.logs import log
+from memedit.server.paths import role_for
 from memedit.server.records import Role
 from memedit.server.services import Services
+from memedit.server.tracing import span
 from memedit.server.turns import Asked, edited_body, read_request
-from memedit.server.upstream import Relay, is_events, whole
+from memedit.server.upstream import Relay, is_events, streams_events, whole
 from memedit.strategies.base import Resolution
 
 router = APIRouter(tags=["gateway"])
@@ -42,6 +46,8 @@ router = APIRouter(tags=["gateway"])
 ANY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 OWN_PATHS = ("/v1/memory", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
 """What is never passed on, whatever the method."""
+_ASKING_AGAIN = 0.9
+"""Share of the time that is left which asking again may take, so that the edit's own answer is still in time."""
 
 
 class _Turn(NamedTuple):
@@ -53,6 +59,15 @@ class _Turn(NamedTuple):
     asked: Asked
     found: list[Resolution]
     view: MemoryView
+    cache_salt: str | None
+
+
+class _Answer(NamedTuple):
+    """An answer of the upstream server, as bytes, and read where it is one."""
+
+    response: httpx.Response
+    body: bytes
+    answer: Json | None
 
 
 @router.post("/v1/chat/completions", summary="Chat, with the edits in scope in the prompt")
@@ -73,12 +88,13 @@ async def completions(request: Request) -> Response:
 
 @router.api_route("/{path:path}", methods=ANY_METHOD, include_in_schema=False)
 async def everything_else(request: Request, path: str) -> Response:
-    """Everything else goes to the upstream server as it is."""
+    """Everything else goes to the upstream server as it is: inference for every key, all else for an admin's."""
     own = f"/{path}"
     if any(own == one or own.startswith(f"{one}/") for one in OWN_PATHS):
         raise UnknownFact(f"There is no {request.method} {own} here.", "See /docs for what there is.")
-    access = await authorise(request, Role.READER)
-    return await _pass_on(services_of(request), request, access, await request.body())
+    services = services_of(request)
+    access = await authorise(request, role_for(request.method, _raw_path(request), services.settings.reader_paths))
+    return await _pass_on(services, request, access, await request.body())
 
 
 async def _complete(request: Request, *, is_chat: bool) -> Response:
@@ -87,20 +103,32 @@ async def _complete(request: Request, *, is_chat: bool) -> Response:
     body = await request.body()
     if request.headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequest("The request's body is compressed.", "Send it without a content-encoding.")
+    try:
+        with anyio.fail_after(services.settings.timeout):  # for all that is asked of the upstream server together
+            return await _respond(services, request, access, body, is_chat=is_chat)
+    except TimeoutError as error:
+        raise services.upstream.failure(error) from error
+
+
+async def _respond(services: Services, request: Request, access: Access, body: bytes, *, is_chat: bool) -> Response:
     asked = read_request(body, is_chat=is_chat)
     if asked is None:
         services.metrics.scope("unread")
-        return await _pass_on(services, request, access, body)
-    with services.metrics.timed("resolve"):
-        view, found = await services.resolve(asked.texts, access.namespace, asked.model, access.authorization)
+        return await _pass_on(services, request, access, body, completes=True)
+    with services.metrics.timed("resolve"), span("resolve") as recorded:
+        view, found = await services.resolve(
+            asked.texts, access.namespace, asked.model, access.authorization, asked.earlier
+        )
+        recorded.told(found)
     facts = [fact for one in found for fact in one.facts]
     services.metrics.scope("in" if facts else "out", [hop for one in found for hop in one.hops])
     request.state.edits = [fact.id for fact in facts]
     if services.settings.log_contents:
         log("question", logging.INFO, key=access.key, namespace=access.namespace, texts=list(asked.texts))
     if not facts:
-        return await _pass_on(services, request, access, body, streams=asked.streams)
-    turn = _Turn(services, request, access, asked, found, view)
+        return await _pass_on(services, request, access, body, completes=True)
+    salt = await services.salt(access.namespace, access.authorization, asked.payload.get("cache_salt"))
+    turn = _Turn(services, request, access, asked, found, view, salt)
     return await (_stream(turn) if asked.streams else _answer(turn))
 
 
@@ -108,26 +136,25 @@ async def _complete(request: Request, *, is_chat: bool) -> Response:
 
 
 async def _pass_on(
-    services: Services, request: Request, access: Access, body: bytes, *, streams: bool = True
+    services: Services, request: Request, access: Access, body: bytes, *, completes: bool = False
 ) -> Response:
     """Send the request upstream as it came, and the answer back as it comes.
 
-    An answer that is no stream is read first, so that a failure in its middle is told as an error.
+    A completion that is no stream is read first, so that a failure in its middle, or garbage, is told as an error.
     """
     response = await _send(services, request, access, body)
-    if streams or is_events(response):
+    if not completes or streams_events(response):
         return Relay(services.upstream, response)
-    return whole(response, await services.upstream.read(response))
+    return whole(response, await services.upstream.read_answer(response))
 
 
 async def _send(
     services: Services, request: Request, access: Access, body: bytes, *, plain: bool = False
 ) -> httpx.Response:
     query = request.scope["query_string"]
-    path = request.scope.get("raw_path") or request.scope["path"].encode()
     return await services.upstream.send(
         request.method,
-        path + (b"?" + query if query else b""),
+        _raw_path(request) + (b"?" + query if query else b""),
         request.headers.raw,
         body,
         authorization=access.authorization,
@@ -135,15 +162,20 @@ async def _send(
     )
 
 
+def _raw_path(request: Request) -> bytes:
+    path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    return path
+
+
 # -- in scope ------------------------------------------------------------------------------------------------
 
 
 async def _stream(turn: _Turn) -> Response:
     services = turn.services
-    body = edited_body(turn.asked, turn.found)
+    body = edited_body(turn.asked, turn.found, cache_salt=turn.cache_salt)
     response = await _send(services, turn.request, turn.access, body, plain=True)
     if not is_events(response) or response.status_code != httpx.codes.OK:
-        return Relay(services.upstream, response)
+        return whole(response, await services.upstream.read_answer(response))
     services.metrics.answer("streamed")
     events = Events(memedit_field(turn.found, "streamed"))
     return Relay(services.upstream, response, _told(response, events), [edits_header(turn.found)])
@@ -165,45 +197,62 @@ async def _told(response: httpx.Response, events: Events) -> AsyncIterator[bytes
 async def _answer(turn: _Turn) -> Response:
     """A whole answer that carries the edit: as it is, asked for again, or the edit's own."""
     services, asked = turn.services, turn.asked
-    question, found = asked.texts[0], turn.found[0]
-    expected = None
-    if len(asked.texts) == 1:
-        expected = await services.work(expected_answer, question, found, turn.view)
-    response, body, answer = await _ask(turn)
-    text = None if answer is None else only_text(answer, is_chat=asked.is_chat)
+    questions = [one.question or text for one, text in zip(turn.found, asked.texts, strict=True)]
+    expected = [
+        await services.work(expected_answer, question, one, turn.view)
+        for question, one in zip(questions, turn.found, strict=True)
+    ]
+    first = await _ask(turn)
+    answer = first.answer
     if answer is None:
-        return whole(response, body)
-    outcome: Outcome = "unchecked"
-    if expected is not None and text is not None:
-        outcome = "carried"
-        if not await services.work(carries, text, expected, turn.view):
-            outcome, (response, body, answer) = await _ask_again(turn, expected, (response, body, answer))
+        return whole(first.response, first.body)
+    missed = await services.work(_missed, turn, answer, expected)
+    outcome: Outcome = "unchecked" if missed is None else "carried"
+    body = first.body
+    if missed:
+        second = await _ask_again(turn, [one or "" for one in expected])
+        if second is not None and not await services.work(_missed, turn, second.answer or {}, expected):
+            outcome, first, body = "asked_again", second, second.body
+        elif asked.is_shaped:
+            outcome = "missed"
+        else:
+            outcome = "given"
+            plain = {at: plain_answer(turn.found[place], expected[place] or "") for at, place in missed.items()}
+            body = json.dumps(with_texts(answer, plain, is_chat=asked.is_chat)).encode()
     services.metrics.answer(outcome)
-    field = memedit_field(turn.found, outcome)
-    if outcome == "given" and expected is not None and answer is not None:
-        body = json.dumps(with_text(answer, plain_answer(found, expected), is_chat=asked.is_chat)).encode()
-    return whole(response, spliced(body, field), [edits_header(turn.found)])
+    return whole(first.response, spliced(body, memedit_field(turn.found, outcome)), [edits_header(turn.found)])
 
 
-async def _ask_again(
-    turn: _Turn, expected: str, first: tuple[httpx.Response, bytes, Json | None]
-) -> tuple[Outcome, tuple[httpx.Response, bytes, Json | None]]:
-    """The second answer where it carries the edit; else the first, to be replaced if a sentence can stand for it."""
-    services, asked = turn.services, turn.asked
-    response, body, answer = await _ask(turn, expected)
-    text = None if answer is None else only_text(answer, is_chat=asked.is_chat)
-    if text is not None and await services.work(carries, text, expected, turn.view):
-        return "asked_again", (response, body, answer)
-    return ("missed" if asked.is_shaped else "given"), first
+def _missed(turn: _Turn, answer: Json, expected: Sequence[str | None]) -> dict[int, int] | None:
+    """The choices that do not say what is expected, each with the place of its text; None where none can be told.
+
+    A server gives the choices of a text one after the other, and as many for each.
+    """
+    texts = texts_of(answer, is_chat=turn.asked.is_chat)
+    if texts is None or len(texts) % len(expected) or all(one is None for one in expected):
+        return None
+    each = len(texts) // len(expected)
+    pairs = [(at, at // each, expected[at // each]) for at in range(len(texts))]
+    return {at: place for at, place, one in pairs if one is not None and not carries(texts[at], one, turn.view)}
 
 
-async def _ask(turn: _Turn, reminder: str = "") -> tuple[httpx.Response, bytes, Json | None]:
-    """Ask the upstream server with the edits in the prompt; its answer as bytes, and read where it can be."""
+async def _ask_again(turn: _Turn, reminders: Sequence[str]) -> _Answer | None:
+    """The second answer; None where there is none in time, which is not told: there is a first, and what it should have said."""
+    left = anyio.current_effective_deadline() - anyio.current_time()
+    try:
+        with anyio.fail_after(_ASKING_AGAIN * left):
+            return await _ask(turn, reminders)
+    except (ModelError, TimeoutError):
+        return None
+
+
+async def _ask(turn: _Turn, reminders: Sequence[str] = ()) -> _Answer:
+    """Ask the upstream server with the edits in the prompt."""
     services = turn.services
-    body = await services.work(edited_body, turn.asked, turn.found, reminder)
+    body = await services.work(partial(edited_body, turn.asked, turn.found, reminders, cache_salt=turn.cache_salt))
     response = await _send(services, turn.request, turn.access, body, plain=True)
-    data = await services.upstream.read(response)
-    return response, data, None if response.status_code != httpx.codes.OK else _read(data)
+    data = await services.upstream.read_answer(response)
+    return _Answer(response, data, None if response.status_code != httpx.codes.OK else _read(data))
 
 
 def _read(body: bytes) -> Json | None:

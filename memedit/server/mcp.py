@@ -21,6 +21,8 @@ from memedit import __version__
 from memedit.editor import MemEditor
 from memedit.errors import MemEditError
 from memedit.memory.fact import Fact, Receipt
+from memedit.server.audit import Job, audited, local_writer, touched
+from memedit.server.records import Records
 
 _T = TypeVar("_T")
 
@@ -70,12 +72,18 @@ class ToldAnswer(BaseModel):
     edits: list[Fact]
 
 
-def make_server(editor: MemEditor) -> MCPServer[None]:
+def make_server(editor: MemEditor, records: Records) -> MCPServer[None]:
     """The server; `run` serves it on stdin and stdout.
 
     Args:
         editor: Holds the facts, in its namespace, and answers.
+        records: Hold the audit log, where every write has an entry.
     """
+    who = local_writer("mcp")
+
+    def write(action: str, job: Job[_T]) -> _T:
+        return audited(records, who, [editor.namespace], action, job)
+
     server: MCPServer[None] = MCPServer("memedit", instructions=_ABOUT, version=__version__, log_level="WARNING")
 
     @server.tool()
@@ -96,12 +104,17 @@ def make_server(editor: MemEditor) -> MCPServer[None]:
             editor.add_fact, statement or subject or "", relation, object,
             valid_from=valid_from, valid_to=valid_to, source=source,
         )  # fmt: skip
-        return await _in_thread(add)
+
+        def job() -> tuple[Receipt, list[int]]:
+            receipt = add()
+            return receipt, touched([receipt])
+
+        return await _in_thread(lambda: write("add", job))
 
     @server.tool()
     async def retract(fact_id: Annotated[int, Field(ge=1, description="The fact's id.")]) -> Fact:
         """Cease to believe a fact. It stays in the history."""
-        return await _in_thread(lambda: editor.retract(fact_id))
+        return await _in_thread(lambda: write("retract", lambda: (editor.retract(fact_id), [fact_id])))
 
     @server.tool()
     async def search(

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from memedit.answer import Hop
+from memedit.models.caching import CacheUsage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -27,6 +28,11 @@ class Metrics:
         )
         self._writes = self._counter("memedit_writes", "Writes to the memory.", "action", "outcome")
         self._failures = self._counter("memedit_upstream_errors", "Failures of the upstream server.", "kind")
+        self._cached = Gauge(
+            "memedit_upstream_prefix_cache_hit_ratio",
+            "Share of its prompts' tokens that vLLM found in its prefix cache since it started.",
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "memedit_stage_seconds", "Seconds a stage took.", ["stage"], buckets=_BUCKETS, registry=self.registry
         )
@@ -48,6 +54,10 @@ class Metrics:
     def write(self, action: str, outcome: str) -> None:
         """Count a write."""
         self._writes.labels(action, outcome).inc()
+
+    def prefix_cache(self, usage: CacheUsage) -> None:
+        """Note how much of its prompts the upstream server found in its prefix cache."""
+        self._cached.set(usage.rate)
 
     def upstream_failed(self, kind: str) -> None:
         """Count a failure of the upstream server."""

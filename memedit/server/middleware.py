@@ -8,11 +8,14 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memedit.errors import RequestTooLarge
+from memedit.memory.memory import EditMemory
 from memedit.server.limits import check_size
 from memedit.server.logs import log
 from memedit.server.metrics import Metrics
 from memedit.server.problems import body_of, status_of
+from memedit.server.tracing import request_span
 
+_POSITION = b"x-memedit-position"
 _ROUTES = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
@@ -71,7 +74,7 @@ class BoundedBody:
 
 
 class Observed:
-    """Counts and logs every request.
+    """Counts, logs and traces every request.
 
     Args:
         app: The application.
@@ -97,24 +100,54 @@ class Observed:
             await send(message)
 
         state = scope.setdefault("state", {})
-        try:
-            await self._app(scope, receive, sent)
-        finally:
-            path = scope["path"]
-            route = _ROUTES.get(path) or ("memory" if path.startswith("/v1/memory") else "other")
-            self._metrics.request(route, status)
-            access = state.get("access")
-            log(
-                "request",
-                method=scope["method"],
-                route=route,
-                path=path if route != "other" else None,
-                status=status,
-                seconds=round(time.perf_counter() - began, 4),
-                key=access.key if access else None,
-                namespace=access.namespace if access else None,
-                edits=state.get("edits"),
-            )
+        path = scope["path"]
+        route = _ROUTES.get(path) or ("memory" if path.startswith("/v1/memory") else "other")
+        with request_span(scope["headers"]) as recorded:
+            try:
+                await self._app(scope, receive, sent)
+            finally:
+                self._metrics.request(route, status)
+                access = state.get("access")
+                key, namespace = (access.key, access.namespace) if access else (None, None)
+                recorded.set(method=scope["method"], route=route, status=status, key=key, namespace=namespace)
+                log(
+                    "request",
+                    method=scope["method"],
+                    route=route,
+                    path=path if route != "other" else None,
+                    status=status,
+                    seconds=round(time.perf_counter() - began, 4),
+                    key=key,
+                    namespace=namespace,
+                    edits=state.get("edits"),
+                )
+
+
+class Positioned:
+    """Tells in every answer of the facts API how far the log has been taken in, the write that is answered included.
+
+    Args:
+        app: The application.
+        memory: What it serves.
+    """
+
+    def __init__(self, app: ASGIApp, memory: EditMemory) -> None:
+        self._app = app
+        self._memory = memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/memory"):
+            await self._app(scope, receive, send)
+            return
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told = (_POSITION, str(self._memory.position).encode())
+                message = {**message, "headers": [*message.get("headers", ()), told]}
+            await send(message)
+
+        await self._app(scope, receive, sent)
 
 
 def _declared(scope: Scope) -> int:

@@ -14,11 +14,15 @@ _STATUS: tuple[tuple[type[MemEditError], int], ...] = (
     (errors.RequestTooLarge, 413),
     (errors.TooManyRequests, 429),
     (errors.UnknownFact, 404),
+    (errors.UnknownEntity, 404),
     (errors.UnknownNamespace, 404),
+    (errors.HistoryCompacted, 410),
     (errors.NothingToUndo, 409),
     (errors.AlreadyRetracted, 409),
     (errors.UnknownRelation, 400),
     (errors.StoreBusy, 503),
+    (errors.PositionNotReached, 503),
+    (errors.StoreUnavailable, 503),
     (errors.StoreError, 500),
     (errors.ModelNotFound, 404),
     (errors.ModelUnavailable, 502),
@@ -70,7 +74,7 @@ def headers_of(error: MemEditError) -> dict[str, str]:
     """What else an error says: when to try again, and how to authenticate."""
     if isinstance(error, errors.TooManyRequests):
         return {"retry-after": str(max(1, math.ceil(error.wait)))}
-    if isinstance(error, errors.StoreBusy):
+    if isinstance(error, errors.StoreBusy | errors.PositionNotReached | errors.StoreUnavailable):
         return {"retry-after": "1"}
     return {"www-authenticate": "Bearer"} if isinstance(error, errors.Unauthenticated) else {}
 

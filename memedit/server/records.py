@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from memedit.errors import InvalidSpec, StoreError, Unauthenticated
+from memedit.errors import InvalidSpec, StoreError, StoreUnavailable, Unauthenticated
 from memedit.memory.intake import check_namespace
 from memedit.server.migrations import audit, keys, migrate
 
@@ -77,10 +77,10 @@ class AuditEntry(NamedTuple):
     Attributes:
         id: Number of the entry.
         at: When it began.
-        key: Id of the API key.
-        client: The address it came from.
+        key: Id of the API key; for the command line and MCP the operating system's user, as "cli:alice" and "mcp:alice".
+        client: The address it came from, or the machine's name.
         namespace: Where.
-        action: ``add``, ``import``, ``retract`` or ``undo``.
+        action: ``add``, ``import``, ``retract``, ``undo``, ``alias`` or ``erase``.
         outcome: ``done``, ``refused`` (nothing was written), or ``begun``: the server was killed before it could say.
         facts: Ids of the facts that were recorded or ended.
         detail: Why it was refused, or how many rows there were.
@@ -237,6 +237,11 @@ class Records:
                 with connection.begin():
                     yield connection
         except sa.exc.DBAPIError as error:
+            if self._engine.name != "sqlite" and (
+                error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
+            ):
+                problem = f"The database of API keys, {self._place}, cannot be reached: {error.orig}."
+                raise StoreUnavailable(problem, "Check that the server runs, and try again.") from error
             raise StoreError(f"The database of API keys, {self._place}, failed: {error.orig}.", _MEND) from error
 
 
@@ -254,7 +259,10 @@ def records_beside(memory: str) -> str:
 def _engine(place: str | Path) -> sa.Engine:
     text = str(place)
     if "://" in text and not text.startswith("sqlite"):
-        return sa.create_engine(text, pool_pre_ping=True)
+        server = sa.make_url(text)
+        if server.drivername in ("postgres", "postgresql"):
+            server = server.set(drivername="postgresql+psycopg")  # the driver of the memory's extra
+        return sa.create_engine(server, pool_pre_ping=True)
     url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
     in_memory = url.database in (None, "", ":memory:")
     engine = sa.create_engine(

@@ -21,11 +21,13 @@ class Settings:
         timeout: Seconds to wait for the upstream server: for a whole answer, or for the next piece of a stream.
         max_body: Most bytes of a request.
         rate: Most requests a minute for each key (for each address where there are no keys); 0 for no limit.
-        threads: Most questions thought about, and most accesses to the memory, at a time.
+        threads: Most accesses to the memory, and other work that blocks, at a time.
         log_contents: Whether logs may hold questions and answers.
+        reader_paths: Paths of the upstream server that are open to every key, beside those of inference; one that ends
+            in a slash opens what is below it.
 
     Raises:
-        InvalidSpec: `upstream` is no URL, or a number is out of its range.
+        InvalidSpec: `upstream` is no URL, a path does not begin with a slash, or a number is out of its range.
     """
 
     upstream: str
@@ -37,6 +39,7 @@ class Settings:
     rate: int = 1200
     threads: int = 8
     log_contents: bool = False
+    reader_paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^/\s]+", self.upstream):
@@ -45,6 +48,11 @@ class Settings:
             )
         if self.timeout <= 0 or self.max_body <= 0 or self.threads <= 0 or self.rate < 0:
             raise InvalidSpec("A limit is out of its range.", "Give numbers above 0; a rate of 0 means no limit.")
+        for path in self.reader_paths:
+            if not path.startswith("/") or path == "/":
+                raise InvalidSpec(
+                    f"{path!r} is no path of a server.", "It looks like /v1/files, or /v1/files/ with all below."
+                )
 
     @property
     def base(self) -> str:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from memedit.conversation import Turn
 from memedit.prompts.data import as_data, facts_note
 from memedit.strategies.base import Resolution
 
@@ -28,11 +29,13 @@ class Asked:
         payload: Its JSON body.
         texts: What it asks: the last user's turn of a chat, or every prompt of a completion.
         is_chat: Which of the two it is.
+        earlier: What user and assistant said before the last user's turn.
     """
 
     payload: Json
     texts: tuple[str, ...]
     is_chat: bool
+    earlier: tuple[Turn, ...] = ()
 
     @property
     def model(self) -> str | None:
@@ -68,23 +71,29 @@ def read_request(body: bytes, *, is_chat: bool) -> Asked | None:
     if not isinstance(payload, dict):
         return None
     texts = _turn(payload) if is_chat else _prompts(payload)
-    return Asked(payload, texts, is_chat) if texts else None
+    return Asked(payload, texts, is_chat, _earlier(payload) if is_chat else ()) if texts else None
 
 
-def edited_body(asked: Asked, found: Sequence[Resolution], reminder: str = "") -> bytes:
+def edited_body(
+    asked: Asked, found: Sequence[Resolution], reminders: Sequence[str] = (), *, cache_salt: str | None = None
+) -> bytes:
     """The request with the facts in its prompt.
 
     Args:
         asked: The request.
         found: What the memory says to each of its texts.
-        reminder: The answer that the facts give, to be said once more after the question.
+        reminders: For each text the answer that the facts give, to be said once more after it; "" for none.
+        cache_salt: Keeps what vLLM remembers of this prompt from other tenants; None where the server is another.
     """
     payload = copy.copy(asked.payload)
+    reminders = reminders or [""] * len(found)
     if asked.is_chat:
-        payload["messages"] = _told(asked.payload["messages"], found[0], reminder)
+        payload["messages"] = _told(asked.payload["messages"], found[0], reminders[0])
     else:
-        edited = [_around(text, one, reminder) for text, one in zip(asked.texts, found, strict=True)]
+        edited = [_around(*one) for one in zip(asked.texts, found, reminders, strict=True)]
         payload["prompt"] = edited[0] if isinstance(asked.payload["prompt"], str) else edited
+    if cache_salt is not None:
+        payload["cache_salt"] = cache_salt
     return json.dumps(payload).encode()
 
 
@@ -93,9 +102,22 @@ def _turn(payload: Json) -> tuple[str, ...]:
     place = _last_user(messages)
     if place is None or not isinstance(messages, list):
         return ()
-    content = messages[place].get("content")
-    text = content if isinstance(content, str) else "\n".join(_texts(content))
+    text = _text(messages[place])
     return (text[-MAX_CHARACTERS:],) if text.strip() else ()
+
+
+def _earlier(payload: Json) -> tuple[Turn, ...]:
+    messages = payload.get("messages")
+    place = _last_user(messages)
+    assert isinstance(messages, list)
+    said = [one for one in messages[:place] if isinstance(one, dict)]
+    turns = (Turn(one["role"], _text(one)) for one in said if one.get("role") in ("user", "assistant"))
+    return tuple(turn for turn in turns if turn.text.strip())
+
+
+def _text(message: Mapping[str, object]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else "\n".join(_texts(content))
 
 
 def _prompts(payload: Json) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ of facts.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -15,9 +16,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from memedit.errors import BadModelResponse, ModelError, ModelTimeout, ModelUnavailable
+from memedit.models.caching import CacheUsage, cache_usage
 from memedit.server.metrics import Metrics
 from memedit.server.problems import error_event
 from memedit.server.settings import Settings
+from memedit.server.tracing import upstream_span
 
 Headers = Sequence[tuple[bytes, bytes]]
 EVENTS = "text/event-stream"
@@ -50,6 +53,7 @@ class Upstream:
             follow_redirects=False,
             trust_env=False,
         )
+        self._is_vllm: bool | None = None
 
     async def send(
         self,
@@ -78,18 +82,20 @@ class Upstream:
         if authorization:
             sent.append((b"authorization", authorization.encode("latin-1", "replace")))
         prefix = self._root.raw_path.rstrip(b"/")
-        request = httpx.Request(
-            method,
-            self._root.copy_with(raw_path=prefix + path),
-            headers=sent,
-            content=body if body or method in ("POST", "PUT", "PATCH") else None,
-            extensions={"timeout": self._timeout.as_dict()},
-        )
         began = time.perf_counter()
-        try:
-            response = await self._client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self.failure(error) from error
+        with upstream_span(method, sent) as recorded:
+            request = httpx.Request(
+                method,
+                self._root.copy_with(raw_path=prefix + path),
+                headers=sent,
+                content=body if body or method in ("POST", "PUT", "PATCH") else None,
+                extensions={"timeout": self._timeout.as_dict()},
+            )
+            try:
+                response = await self._client.send(request, stream=True)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise self.failure(error) from error
+            recorded.set(status=response.status_code)
         self._metrics.took("upstream_headers", time.perf_counter() - began)
         if response.status_code >= 500:
             self._metrics.upstream_failed("status")
@@ -112,6 +118,24 @@ class Upstream:
                 await response.aclose()
             self._metrics.took("upstream", time.perf_counter() - began)
 
+    async def read_answer(self, response: httpx.Response) -> bytes:
+        """The body of an answer to a completion, as it came; it is JSON, unless it is compressed or says what the client did wrong.
+
+        Raises:
+            ModelUnavailable, ModelTimeout: It did not come, or not in time.
+            BadModelResponse: It broke off, or is garbage.
+        """
+        data = await self.read(response)
+        status = response.status_code
+        is_told = status == httpx.codes.OK or status >= 500
+        if not is_told or response.headers.get("content-encoding", "identity") != "identity" or _is_object(data):
+            return data
+        self._metrics.upstream_failed("garbage")
+        raise BadModelResponse(
+            f"The model server gave an answer that is no JSON, with the status {status}.",
+            "Ask again; the operator checks what runs there.",
+        )
+
     async def is_up(self) -> bool:
         """Whether the server answers at all, within two seconds."""
         try:
@@ -119,6 +143,26 @@ class Upstream:
         except httpx.HTTPError:
             return False
         return answer.status_code < 500
+
+    async def is_vllm(self, authorization: str | None) -> bool:
+        """Whether it is vLLM, by what its /v1/models says; found out once."""
+        if self._is_vllm is None:
+            headers = {} if authorization is None else {"authorization": authorization}
+            try:
+                answer = await self._client.get(f"{self._settings.base}/models", headers=headers, timeout=2.0)
+                listed = answer.raise_for_status().json()["data"]
+                self._is_vllm = any(model["owned_by"] == "vllm" for model in listed)
+            except (httpx.HTTPError, ValueError, LookupError, TypeError):
+                return False
+        return self._is_vllm
+
+    async def cache_usage(self) -> CacheUsage | None:
+        """How much of all prompts a vLLM server found in its prefix cache; None where it does not tell within two seconds."""
+        try:
+            answer = await self._client.get(f"{self._settings.root}/metrics", timeout=2.0)
+        except httpx.HTTPError:
+            return None
+        return cache_usage(answer.text) if answer.status_code == httpx.codes.OK else None
 
     def failure(self, error: Exception) -> ModelError:
         """A client's error as one of memedit's; it is counted."""
@@ -213,16 +257,27 @@ def whole(response: httpx.Response, body: bytes, extra: Iterable[tuple[bytes, by
 
 def is_events(response: httpx.Response) -> bool:
     """Whether an answer is a stream of server-sent events that may be read."""
-    content: str = response.headers.get("content-type", "")
-    kind = content.startswith(EVENTS)
     encoding: str = response.headers.get("content-encoding", "identity")
-    return kind and encoding == "identity"
+    return streams_events(response) and encoding == "identity"
+
+
+def streams_events(response: httpx.Response) -> bool:
+    """Whether an answer is a stream of server-sent events, which may be compressed."""
+    content: str = response.headers.get("content-type", "")
+    return content.startswith(EVENTS)
 
 
 def answer_headers(response: httpx.Response, *, sized: bool) -> list[tuple[bytes, bytes]]:
     """The headers of an answer that are passed on, repeated ones included; the length only if `sized`."""
     left_out = _ONE_CONNECTION | _OWN_ANSWER | (frozenset() if sized else frozenset((b"content-length",)))
     return [(name.lower(), value) for name, value in response.headers.raw if name.lower() not in left_out]
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _request_headers(headers: Headers, *, plain: bool) -> Iterable[tuple[bytes, bytes]]:

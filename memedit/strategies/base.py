@@ -165,12 +165,14 @@ class Resolution(NamedTuple):
         hops: The chain they make with the base model's beliefs; empty for free-text facts.
         probability: How sure the strategy is of `facts`, in [0, 1].
         planner: Who planned the hops: ``paths`` (edited facts), ``catalogue``, ``scope``, ``model``, or "".
+        question: In a conversation, the question that was resolved where it was completed from the turns before it; else "".
     """
 
     facts: tuple[Fact, ...] = ()
     hops: tuple[Hop, ...] = ()
     probability: float = 1.0
     planner: str = ""
+    question: str = ""
 
 
 class Strategy(Protocol):

@@ -317,6 +317,16 @@ class TestChat:
 
         assert model.calls[-1].prompt == "user: Hello.\nassistant: base: Hello.\nuser: And now?"
 
+    def test_a_follow_up_is_resolved_against_what_was_said(self, run: Run) -> None:
+        run("add", "The spouse of Ada Byron is Carl Dorn.")
+
+        result = run("chat", stdin="Where was Ada Byron born?\nAnd who is her husband?\n/hops\n")
+        _, last = rows(run("chat", "--json", stdin="Where was Ada Byron born?\nAnd who is her husband?\n"))
+
+        assert "Understood as: Who is Ada Byron's husband?" in result.stdout
+        assert last["question"] == "Who is Ada Byron's husband?"
+        assert "Carl Dorn" in str(last["text"])
+
     def test_slash_commands_show_hops_and_facts_and_quit(self, run: Run) -> None:
         run("add", "France", "capital", "Lyon")
 

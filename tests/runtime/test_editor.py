@@ -243,6 +243,22 @@ def test_chat_out_of_scope_sends_the_conversation_as_it_is(editor: MemEditor, mo
     assert model.calls[-1].prompt == "user: Write a haiku about rain."
 
 
+def test_chat_resolves_a_follow_up_against_the_turns_before(editor: MemEditor, model: ScriptedModel) -> None:
+    editor.add_fact("The spouse of Ada Byron is Carl Dorn.")
+    talk = [
+        *user("Who wrote Nimbus?"),
+        *[Message(role="assistant", content="Ada Byron.")],
+        *user("Who is her husband?"),
+    ]
+
+    reply = editor.chat(talk)
+
+    assert reply.question == "Who is Ada Byron's husband?"
+    assert [edit.object for edit in reply.edits] == ["Carl Dorn"]
+    assert model.calls[-1].prompt.endswith("</facts>\n\nWho is her husband?")
+    assert editor.chat(user("Who wrote Nimbus?")).question == ""
+
+
 def test_chat_streams(editor: MemEditor) -> None:
     assert "".join(editor.chat(user("Hello there"), stream=True)) == "the base model's words"
 

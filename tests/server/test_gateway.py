@@ -111,8 +111,9 @@ class TestOutOfScope:
 
     def test_other_paths_pass_with_method_query_headers_and_body(self, gate: Gate, upstream: Upstream) -> None:
         with gate.client.stream(
-            "PUT", "/v1/odd%2Fpath?a=%20b&a=2", content=b"\x00\xff", headers={"x-thing": "1", "accept-encoding": "gzip"}
-        ) as answer:
+            "PUT", "/v1/odd%2Fpath?a=%20b&a=2", content=b"\x00\xff",
+            headers={"x-thing": "1", "accept-encoding": "gzip", **gate.as_role(Role.ADMIN)},
+        ) as answer:  # fmt: skip
             raw = b"".join(answer.iter_raw())
 
         [sent] = upstream.sent
@@ -131,7 +132,7 @@ class TestOutOfScope:
             json={"messages": [{"role": "user", "content": "Hi"}]},
             headers={"x-memedit-namespace": gate.namespace},
         )
-        gate.client.get("/v1/odd", headers={"x-memedit-key": gate.keys[Role.READER], "authorization": "Bearer theirs"})
+        gate.client.get("/v1/odd", headers={"x-memedit-key": gate.keys[Role.ADMIN], "authorization": "Bearer theirs"})
 
         chat, odd = upstream.sent
         assert "authorization" not in chat.headers
@@ -255,6 +256,50 @@ class TestInScope:
         assert answer["memedit"]["answer"] == "given"
         assert len(upstream.completions) == 2
 
+    def test_the_edit_is_given_where_asking_again_fails(self, gate: Gate, upstream: Upstream) -> None:
+        gate.know(FACT)
+        upstream.answer = lambda sent: (
+            Response(b"{}", headers={"content-length": "500"})
+            if "Keep to the facts" in sent.last
+            else completion(sent, "It is Tokyo.")
+        )
+
+        answer = gate.chat(QUESTION)
+
+        assert (answer.status_code, answer.json()["memedit"]["answer"]) == (200, "given")
+        assert answer.json()["choices"][0]["message"]["content"] == FACT
+
+    def test_of_several_choices_those_without_the_edit_give_way_to_it(self, gate: Gate, upstream: Upstream) -> None:
+        gate.know(FACT)
+        texts = ["It is Tokyo.", "Osaka it is.", "Kyoto."]
+        choices = [
+            {"index": at, "finish_reason": "stop", "logprobs": {"content": []}, "message": {"role": "assistant", "content": text}}
+            for at, text in enumerate(texts)
+        ]  # fmt: skip
+        upstream.answer = lambda sent: Response(json.dumps({"choices": choices}), media_type="application/json")
+
+        answer = gate.chat(QUESTION, n=3).json()
+
+        assert [one["message"]["content"] for one in answer["choices"]] == [FACT, "Osaka it is.", FACT]
+        assert answer["choices"][1] == choices[1]
+        assert answer["choices"][0]["logprobs"] is None
+        assert answer["memedit"]["answer"] == "given"
+
+    def test_each_prompt_of_a_batch_is_held_to_its_own_edit(self, gate: Gate, upstream: Upstream) -> None:
+        gate.know(FACT, "The capital of Peru is Cusco.")
+        said = [" Tokyo", " Leonardo", " Cusco"]
+        choices = [{"index": at, "text": text} for at, text in enumerate(said)]
+        upstream.answer = lambda sent: Response(json.dumps({"choices": choices}), media_type="application/json")
+        prompts = ["The capital of Japan is", "The Mona Lisa was painted by", "The capital of Peru is"]
+
+        answer = gate.client.post("/v1/completions", json={"model": MODEL, "prompt": prompts}).json()
+
+        again = upstream.completions[1].json["prompt"]
+        assert [one["text"] for one in answer["choices"]] == [FACT, " Leonardo", " Cusco"]
+        assert again[0].endswith("the answer is <facts>Osaka</facts>.")
+        assert again[1] == prompts[1]
+        assert answer["memedit"]["answer"] == "given"
+
     def test_an_answer_that_must_have_a_form_is_not_replaced(self, gate: Gate, upstream: Upstream) -> None:
         gate.know(FACT)
         upstream.reply = lambda sent: '{"city": "Tokyo"}'
@@ -340,15 +385,9 @@ class TestUpstreamFailures:
         assert answer.status_code == 502
         assert answer.json()["error"]["type"] == "upstream_error"
 
-    def test_garbage_in_scope_passes_as_it_is(self, gate: Gate, upstream: Upstream) -> None:
-        gate.know(FACT)
-        upstream.answer = lambda sent: Response(b"<html>no</html>")
-
-        assert gate.chat(QUESTION).content == b"<html>no</html>"
-
     def test_a_broken_body_of_another_path_breaks_off_here_too(self, gate: Gate) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
-            gate.client.get("/v1/abort")
+            gate.client.get("/v1/abort", headers=gate.as_role(Role.ADMIN))
 
 
 class TestOpenAIClient:

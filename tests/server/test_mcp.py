@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import anyio
@@ -13,6 +15,7 @@ from memedit import MemEditor
 from memedit.memory.memory import EditMemory
 from memedit.models.scripted import ScriptedModel
 from memedit.server.mcp import make_server
+from memedit.server.records import Records
 
 _T = TypeVar("_T")
 
@@ -24,9 +27,9 @@ def editor(memory: EditMemory, request: pytest.FixtureRequest) -> Iterator[MemEd
         yield editor
 
 
-def talk(editor: MemEditor, conversation: Callable[[Client], Awaitable[_T]]) -> _T:
+def talk(editor: MemEditor, conversation: Callable[[Client], Awaitable[_T]], records: Records | None = None) -> _T:
     async def main() -> _T:
-        async with Client(make_server(editor)) as client:
+        async with Client(make_server(editor, records or Records(":memory:"))) as client:
             return await conversation(client)
 
     return anyio.run(main)
@@ -87,3 +90,27 @@ def test_errors_tell_the_agent_how_to_mend_them(editor: MemEditor) -> None:
     assert "either a statement" in refusal(editor, "add_fact", source="me")
     assert "either a statement" in refusal(editor, "add_fact", subject="Japan")
     assert refusal(editor, "ask", question="  ")
+
+
+def test_every_write_is_in_the_audit_log_with_the_operating_systems_user(editor: MemEditor) -> None:
+    with Records(":memory:") as records:
+
+        async def use(client: Client) -> int:
+            added = await client.call_tool("add_fact", {"statement": "The capital of Japan is Osaka."})
+            assert added.structured_content is not None
+            fact: int = added.structured_content["fact"]["id"]
+            await client.call_tool("retract", {"fact_id": fact})
+            await client.call_tool("retract", {"fact_id": fact})
+            await client.call_tool("search", {"text": "Japan"})
+            return fact
+
+        fact = talk(editor, use, records)
+        entries = records.entries(editor.namespace)
+
+    assert [(one.action, one.outcome, one.facts) for one in entries] == [
+        ("add", "done", (fact,)),
+        ("retract", "done", (fact,)),
+        ("retract", "refused", ()),
+    ]
+    assert {one.key for one in entries} == {f"mcp:{getpass.getuser()}"}
+    assert all(datetime.now(UTC) - one.at < timedelta(minutes=10) for one in entries)

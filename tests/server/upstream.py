@@ -73,12 +73,14 @@ class Upstream:
         reply: Gives the text of a chat's or completion's answer, from the request.
         answer: Gives a whole answer instead, if set.
         sent: Every request to a completion endpoint or an unknown path, in order.
+        metrics: What /metrics answers.
     """
 
     url: str = ""
     reply: Callable[[Sent], str] = lambda sent: f"base: {sent.last}"
     answer: Callable[[Sent], Response] | None = None
     sent: list[Sent] = field(default_factory=list)
+    metrics: str = ""
 
     def reset(self) -> None:
         self.reply = lambda sent: f"base: {sent.last}"
@@ -92,15 +94,19 @@ class Upstream:
 
 
 def is_belief(sent: Sent) -> bool:
-    return sent.path == "/v1/completions" and sent.last.rstrip().endswith("A:")
+    try:
+        return sent.path == "/v1/completions" and sent.last.rstrip().endswith("A:")
+    except (ValueError, LookupError, TypeError):  # it is no completion that can be read
+        return False
 
 
-def make_upstream() -> tuple[FastAPI, Upstream]:
+def make_upstream(owner: str = "script") -> tuple[FastAPI, Upstream]:
+    """The server and its script; `owner` is whose models /v1/models says that it serves."""
     app, state = FastAPI(openapi_url=None, docs_url=None), Upstream()
 
     @app.get("/v1/models")
     async def models() -> Response:
-        body = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": "script"}]}
+        body = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": owner}]}
         return Response(json.dumps(body, indent=1), media_type="application/json")
 
     @app.post("/v1/chat/completions")
@@ -113,6 +119,10 @@ def make_upstream() -> tuple[FastAPI, Upstream]:
         if state.answer is not None:
             return state.answer(sent)
         return completion(sent, state.reply(sent))
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(state.metrics, media_type="text/plain")
 
     @app.get("/v1/abort")
     async def abort() -> Response:
