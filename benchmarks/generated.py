@@ -73,6 +73,11 @@ class FactMaker:
         }
         self._used: set[tuple[str, str]] = set()
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that there is to draw from."""
+        return frozenset(name for pool in self._pools.values() for name in pool)
+
     def facts(self, count: int) -> list[FactInput]:
         """So many facts, each of a (subject, relation) that no earlier one had."""
         made: list[FactInput] = []

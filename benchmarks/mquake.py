@@ -122,6 +122,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         ask_beliefs=arguments.ask_beliefs,
         start=start_of(arguments),
         cases_per_batch=arguments.cases_per_batch,
+        workers=arguments.workers,
     )
 
 

@@ -20,7 +20,7 @@ from benchmarks.mquake_figures import CaseRecord, FactKey, Placed, belief_key, f
 from memedit.answer import Answer
 from memedit.errors import InvalidSpec
 from memedit.evaluation.environment import sha256
-from memedit.evaluation.runs import RunLog, Start, progress
+from memedit.evaluation.runs import Record, RunLog, Start, progress
 from memedit.memory.fact import Fact, FactInput
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Options:
         ask_beliefs: Whether to ask the base model every unedited hop alone.
         start: What to do with a run that is already there.
         cases_per_batch: Cases answered side by side.
+        workers: Workers of a Ray cluster to answer with, 0 for one a core; None to answer in this process.
     """
 
     data: Path
@@ -62,6 +63,7 @@ class Options:
     ask_beliefs: bool = False
     start: Start = "auto"
     cases_per_batch: int = 256
+    workers: int | None = None
 
     def config(self) -> dict[str, object]:
         """What makes two runs comparable, so that one may go on where the other ended."""
@@ -95,7 +97,7 @@ def run(options: Options, editor: MemEditor) -> dict[str, object]:
     placed = place(load(options.data), options)
     began = time.perf_counter()
     facts = remember(editor, [case.problem.case for case in placed if not case.left_out], options.edits_as)
-    views = _views(editor, placed, facts, options)
+    views = views_of(editor, placed, facts, options)
     hops = _unedited_hops(placed) if options.ask_beliefs else {}
     keys = [case.key for case in placed]
     with RunLog(_records_path(options.json), options.config(), [*keys, *hops], options.start) as log:
@@ -104,11 +106,16 @@ def run(options: Options, editor: MemEditor) -> dict[str, object]:
                 f"going on with a run: {log.resumed} records are there already (--fresh starts over)", file=sys.stderr
             )
         missing = set(log.missing(keys))
-        if missing:
-            _warm_up(editor)
+        if missing and options.workers is None:
+            warm_up(editor)
         setup_seconds = time.perf_counter() - began
         todo = {case.key: (case.problem.case, views[case.memory]) for case in placed if case.key in missing}
-        answer_cases(editor, todo, log, options.cases_per_batch)
+        if options.workers is None:
+            answer_cases(editor, todo, log, options.cases_per_batch)
+        else:
+            from benchmarks.mquake_ray import answer_on_ray
+
+            answer_on_ray(options, placed, list(todo), log)
         if options.ask_beliefs:
             ask_beliefs(editor, {key: hops[key] for key in log.missing(hops)}, log)
         records = {key: cast("CaseRecord", log.done[key]) for key in keys}
@@ -180,28 +187,42 @@ def answer_cases(
     """
     keys = list(todo)
     with progress("cases", total=len(keys) + log.resumed, done=log.resumed) as advance:
-        laps = _laps()
-        next(laps)
+
+        def keep(records: Mapping[str, Record]) -> None:
+            log.add(records)
+            advance(len(records))
+
         for begin in range(0, len(keys), cases_per_batch):
-            asked = [
-                (key, question, view)
-                for key in keys[begin : begin + cases_per_batch]
-                for case, view in (todo[key],)
-                for question in case.questions
-            ]
-            recorder = _recorder([key for key, _, _ in asked], log, advance, laps)
-            editor.answer_views([(question, view) for _, question, view in asked], on_answer=recorder)
+            answer_batch(editor, {key: todo[key] for key in keys[begin : begin + cases_per_batch]}, keep)
+
+
+def answer_batch(
+    editor: MemEditor,
+    todo: Mapping[str, tuple[Case, MemoryView]],
+    keep: Callable[[Mapping[str, Record]], None],
+) -> None:
+    """Ask every question of some cases side by side, each over its case's view.
+
+    Args:
+        editor: The editor.
+        todo: By key, a case and the view of the memory it is asked in.
+        keep: Is told the record of each case when it is finished.
+    """
+    laps = _laps()
+    next(laps)
+    asked = [(key, question, view) for key, (case, view) in todo.items() for question in case.questions]
+    recorder = _recorder([key for key, _, _ in asked], keep, laps)
+    editor.answer_views([(question, view) for _, question, view in asked], on_answer=recorder)
 
 
 def _recorder(
-    keys: Sequence[str], log: RunLog, advance: Callable[[int], None], laps: Iterator[float]
+    keys: Sequence[str], keep: Callable[[Mapping[str, Record]], None], laps: Iterator[float]
 ) -> Callable[[int, Answer], None]:
-    """What is told each answer as it comes, and records a case when its last one is there.
+    """What is told each answer as it comes, and hands on a case's record when its last one is there.
 
     Args:
         keys: The case that each question of the batch belongs to.
-        log: Where the records go.
-        advance: Moves the progress bar.
+        keep: Is told the record.
         laps: Gives the seconds since it was last asked.
     """
     expected = Counter(keys)
@@ -212,8 +233,7 @@ def _recorder(
         answers[key][place] = answer
         if len(answers[key]) == expected[key]:
             in_order = [_answer_record(one) for _, one in sorted(answers.pop(key).items())]
-            log.add({key: {"answers": in_order, "seconds": next(laps)}})
-            advance(1)
+            keep({key: {"answers": in_order, "seconds": next(laps)}})
 
     return finish
 
@@ -240,7 +260,7 @@ def ask_beliefs(editor: MemEditor, hops: Mapping[str, GoldHop], log: RunLog) -> 
             advance(1)
 
 
-def _views(
+def views_of(
     editor: MemEditor, placed: Sequence[Placed], facts: Mapping[int, Sequence[Fact]], options: Options
 ) -> dict[int, MemoryView]:
     """The view of each memory: masked to the facts of its cases, or everything where there is one memory."""
@@ -252,7 +272,7 @@ def _views(
     return {memory: editor.memory.view(ids=found) for memory, found in ids.items()}
 
 
-def _warm_up(editor: MemEditor) -> None:
+def warm_up(editor: MemEditor) -> None:
     """Load the base model and embed the edits, so that neither counts as answering."""
     print("loading the model and embedding the edits", file=sys.stderr)
     _ = editor.model

@@ -26,7 +26,7 @@ from memedit.evaluation.report import Table, number
 BENCHMARK = "speed"
 
 
-def table(figures: Sequence[Figure]) -> Table:
+def table(figures: Sequence[Figure], title: str = "Speed") -> Table:
     """The figures as a table."""
     rows = []
     for figure in figures:
@@ -34,7 +34,7 @@ def table(figures: Sequence[Figure]) -> Table:
         met = {None: "", True: "yes", False: "NO"}[figure.met]
         p99 = "" if figure.p99 is None else number(figure.p99)
         rows.append((figure.name, f"{number(figure.value)} {figure.unit}", p99, target, met))
-    return Table("Speed", ("figure", "median", "p99", "target", "met"), tuple(rows))
+    return Table(title, ("figure", "median", "p99", "target", "met"), tuple(rows))
 
 
 def run(bench: Bench, names: Sequence[str]) -> list[Figure]:

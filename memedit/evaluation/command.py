@@ -132,4 +132,5 @@ def _options(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
         scalability=arguments.scalability,
         start=start_of(arguments),
         cases_per_batch=arguments.cases_per_batch,
+        workers=arguments.workers,
     )

@@ -33,6 +33,7 @@ class Options:
         scalability: Whether to ask each edit's prompt also with the first 1, 10, 100 ... edits alone, and with only its own.
         start: What to do with a run that is already there.
         cases_per_batch: Cases answered side by side.
+        workers: Workers of a Ray cluster to answer with, 0 for one a core; None to answer in this process.
     """
 
     benchmark: Benchmark
@@ -51,6 +52,7 @@ class Options:
     scalability: bool = False
     start: Start = "auto"
     cases_per_batch: int = 16
+    workers: int | None = None
 
     def config(self) -> dict[str, object]:
         """What makes two runs comparable, so that one may go on where the other ended."""

@@ -6,17 +6,19 @@ Knows nothing of how an answer is marked; that is in `memedit.evaluation.figures
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import cast
 
 from memedit.errors import InvalidSpec
 from memedit.evaluation.cases import load
 from memedit.evaluation.examine import CaseRecord, Examination
-from memedit.evaluation.method import Method
+from memedit.evaluation.method import Method, open_method
 from memedit.evaluation.options import Options, Placed, place
+from memedit.evaluation.ray import Worker, batch_size, on_ray
 from memedit.evaluation.remembered import RememberedModel
-from memedit.evaluation.runs import RunLog, progress
+from memedit.evaluation.runs import Record, RunLog, progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,71 @@ def run(options: Options, method: Method, model: RememberedModel) -> Finished:
         superseded = method.edit([problem.case.edit for problem in problems])
         missing = set(log.missing(case.key for case in placed))
         with progress(f"{options.strategy}: cases", total=len(placed), done=log.resumed) as advance:
-            for batch in _batches([case for case in placed if case.key in missing], options, method.side_by_side):
-                with method.memory.phase("question"):
-                    records = Examination(options, method, model, batch).examine()
-                log.add({key: dict(record) for key, record in records.items()})
-                advance(len(batch))
+            todo = [case for case in placed if case.key in missing]
+            for found in _examined(todo, placed, options, method, model):
+                log.add(found)
+                advance(len(found))
         records = {case.key: cast("CaseRecord", log.done[case.key]) for case in placed}
     each = method.edit_seconds / method.edits_made if method.edits_made else None
     return Finished(options, placed, records, superseded, each, method.preparation_seconds, method.memory.peaks)
+
+
+@contextmanager
+def open_parts(options: Options) -> Iterator[tuple[Method, RememberedModel]]:
+    """The method that options name, and the unedited base model.
+
+    Raises:
+        InvalidSpec, ModelError: There is no such model or method.
+    """
+    from memedit.models import load_model
+
+    base = RememberedModel(load_model(options.model))
+    with open_method(options.model, options.strategy, base, options.demonstrations) as method:
+        yield method, base
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRecipe:
+    """What a worker of a Ray cluster examines cases with: a method of its own, to which the same edits are made.
+
+    Attributes:
+        options: What is run.
+        placed: Every case.
+        parts: Opens method and base model.
+    """
+
+    options: Options
+    placed: tuple[Placed, ...]
+    parts: Callable[[Options], AbstractContextManager[tuple[Method, RememberedModel]]] = open_parts
+
+    @contextmanager
+    def open(self) -> Iterator[Worker]:
+        """See `memedit.evaluation.ray.Recipe`."""
+        cases = {case.key: case for case in self.placed}
+        with self.parts(self.options) as (method, base):
+            method.edit([case.problem.case.edit for case in self.placed])
+
+            def work(keys: Sequence[str]) -> Mapping[str, Record]:
+                found = Examination(self.options, method, base, [cases[key] for key in keys]).examine()
+                return {key: dict(record) for key, record in found.items()}
+
+            yield work
+
+
+def _examined(
+    todo: Sequence[Placed], placed: Sequence[Placed], options: Options, method: Method, model: RememberedModel
+) -> Iterator[Mapping[str, Record]]:
+    """The records of cases, batch by batch; answered here, or on a Ray cluster."""
+    if options.workers is not None:
+        size = batch_size(len(todo), options.workers, options.cases_per_batch)
+        batches = _batches(todo, replace(options, cases_per_batch=size), method.side_by_side)
+        keys = [[case.key for case in batch] for batch in batches]
+        yield from on_ray(CaseRecipe(options, tuple(placed)), keys, options.workers)
+        return
+    for batch in _batches(todo, options, method.side_by_side):
+        with method.memory.phase("question"):
+            records = Examination(options, method, model, batch).examine()
+        yield {key: dict(record) for key, record in records.items()}
 
 
 def _batches(todo: Sequence[Placed], options: Options, side_by_side: bool) -> Iterator[list[Placed]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from memedit.errors import InvalidSpec, MemEditError
+from memedit.evaluation.ray import worker_count
 from memedit.evaluation.report import Table
 from memedit.evaluation.runs import Start
 
@@ -55,6 +56,12 @@ def add_run_options(parser: argparse.ArgumentParser, *, cases_per_batch: int) ->
     parser.add_argument(
         "--cases-per-batch", type=positive, default=cases_per_batch, metavar="N", help="cases answered side by side"
     )
+    parser.add_argument(
+        "--workers",
+        type=workers,
+        metavar="1|ray|ray:N",
+        help="answer in this process (default), or on a Ray cluster with a worker a core, or N",
+    )
     parser.add_argument("--report", type=Path, metavar="JSON", help="run nothing: show the result of an earlier run")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the result")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
@@ -73,6 +80,18 @@ def need_files(arguments: argparse.Namespace) -> None:
     """
     if arguments.data is None or arguments.json is None:
         raise InvalidSpec("--data and --json are needed.", "Give both, or --report JSON to show an earlier run.")
+
+
+def workers(text: str) -> int | None:
+    """What ``--workers`` means, see `memedit.evaluation.ray.worker_count`.
+
+    Raises:
+        argparse.ArgumentTypeError: It means nothing.
+    """
+    try:
+        return worker_count(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:
