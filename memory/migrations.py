@@ -76,7 +76,7 @@ vectors = sa.Table(
     sa.Column("vector", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("embedder", "text_hash"),
 )
-"""Embeddings, little-endian float32, by embedder and text. Kept in the order of writing and found by a small index:
+"""Embeddings, float32, or float16 and one byte "h", by embedder and text. Kept in the order of writing and found by a small index:
 keyed by the hash itself, every insert would touch a random page."""
 
 chain = sa.Table(

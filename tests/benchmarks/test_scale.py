@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.scale_facts import FactSource, VectorMaker, vary
+from benchmarks.scale_parts import Figures
 from memedit.memory.catalogue import Catalogue
 
 NAMES = ("Allan Peiper", "Paul Mounsey", "Oslo", "Henry Heras", "Superpitcher", "Cocteau Twins", "Emmanuelle Arsan")
@@ -74,15 +75,33 @@ def test_derived_vectors_are_as_spread_as_the_real_ones_and_differ_from_them() -
         assert (ours @ theirs.T).max() < 0.9999
 
 
-@pytest.mark.slow
-def test_a_whole_run_writes_figures_for_every_size_with_targets_and_a_plot(tmp_path: Path, triples: Path) -> None:
-    out, picture = tmp_path / "out.json", tmp_path / "out.png"
-    arguments = ["--facts", "20,60", "--data", str(triples), "--folder", str(tmp_path), "--json", str(out)]
+def figures(*, peak: float = 3e9, recall: float = 0.99) -> Figures:
+    return {
+        "structure": "compressed",
+        "peak": peak,
+        "recall_of_right_edit": recall,
+        "top_one_as_exact": 0.996,
+        "open_and_search": 12.0,
+        "scope": 0.012,
+        "scope_while_writing": 0.02,
+        "scope_while_writing_p99": 0.05,
+        "slot": 2e-5,
+        "load_rate": 12_000.0,
+        "swap_pause": 1e-6,
+        "longest_search_around_swap": 0.01,
+    }
 
-    assert scale.main([*arguments, "--plot", str(picture)]) == 0
 
-    result = json.loads(out.read_text())
-    assert list(result["sizes"]) == ["20", "60"]
-    assert result["sizes"]["60"]["recall_of_right_edit"] == 1.0
-    assert {"what", "value", "limit", "at_least", "met"} == set(result["targets"][0])
-    assert picture.stat().st_size > 10_000
+def test_the_largest_size_is_judged_and_a_target_that_is_missed_is_told() -> None:
+    sizes = {1_000: figures(), 10_000: figures(), 1_000_000: figures(peak=5e9, recall=0.97)}
+
+    missed = [target.what for target in scale.targets(sizes) if not target.met]
+
+    assert missed == ["resident memory, GB", "recall of the right edit among five, of exact"]
+    assert len(scale.targets(sizes)) == 9
+
+
+def test_figures_are_drawn(tmp_path: Path) -> None:
+    scale.plot({1_000: figures(), 1_000_000: figures()}, tmp_path / "out.png")
+
+    assert (tmp_path / "out.png").stat().st_size > 10_000
