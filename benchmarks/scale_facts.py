@@ -38,6 +38,8 @@ PARENTS = 6
 """How many real vectors a derived one comes from (see `VectorMaker`)."""
 
 _BLOCK = 2_000
+_MISSED = 1_000
+"""Draws in a row that give nothing new before subjects are numbered."""
 
 
 class Triple(NamedTuple):
@@ -77,17 +79,24 @@ class FactSource:
         return blake2b(json.dumps(self._real, sort_keys=True).encode(), digest_size=32).hexdigest()
 
     def triples(self, count: int) -> list[Triple]:
-        """So many more triples, no two of one subject and relation."""
+        """So many more triples, no two of one subject and relation; subjects are numbered where the names give no more."""
         made: list[Triple] = []
+        missed, numbered = 0, False
         while len(made) < count:
             relation = self._random.choice(self._relations)
             rows = self._real[relation]
             (first, obj), (second, _) = self._random.choice(rows), self._random.choice(rows)
             subject = vary(first, second)
+            numbered = numbered or missed > _MISSED
+            if numbered:
+                subject = f"{subject} {len(self._used)}"
             slot = (subject.casefold(), relation)
-            if subject.casefold() != obj.casefold() and slot not in self._used:
-                self._used.add(slot)
-                made.append(Triple(subject, relation, obj))
+            if subject.casefold() == obj.casefold() or slot in self._used:
+                missed += 1
+                continue
+            missed = 0
+            self._used.add(slot)
+            made.append(Triple(subject, relation, obj))
         return made
 
     def fact(self, triple: Triple) -> FactInput:

@@ -53,6 +53,12 @@ def test_facts_are_of_real_relations_and_objects_and_each_has_a_slot_of_its_own(
     assert made[0].subject in source.asked(made[0], 0)
 
 
+def test_few_names_give_as_many_facts_as_are_wanted(triples: Path) -> None:
+    made = FactSource(triples).triples(500)
+
+    assert len({(triple.subject.casefold(), triple.relation) for triple in made}) == 500
+
+
 def test_no_triples_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no triples"):
         FactSource(tmp_path)
