@@ -208,7 +208,9 @@ def test_a_file_is_imported_as_a_whole_or_not_at_all(
 ) -> None:
     page = seen.page
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.csv"
-    rows = [{"subject": f"Company {number}", "relation": "CEO", "object": f"Boss {number}"} for number in range(120)]
+    rows = [
+        {"subject": f"Company {size[0]}-{number}", "relation": "CEO", "object": "Bo Li"} for number in range(120)
+    ]  # new to the embedder
     good.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     bad.write_text("subject,relation,object\nJapan,capital,Osaka\n,capital,Rome\n", encoding="utf-8")
     sign_in(page, house)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -40,7 +41,13 @@ def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
 
 
 def by_name(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
-    return [one for one in spans.get_finished_spans() if one.name == f"memedit.{name}"]
+    """The spans of a name; a request's ends a moment after its client has the answer."""
+    deadline = time.monotonic() + 5
+    while not (found := [one for one in spans.get_finished_spans() if one.name == f"memedit.{name}"]):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return found
 
 
 def attributes(one: ReadableSpan) -> dict[str, object]:
