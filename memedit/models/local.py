@@ -10,12 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from memedit.errors import InvalidQuestion, PromptTooLong
 from memedit.models.base import Completion, JSONSchema, Prompt, Sampling, Score
 from memedit.models.decoding import Decoder, Row
 from memedit.models.grammar import Grammars
 from memedit.models.network import Network, Tokens
-from memedit.models.tokens import Tokenizer
+from memedit.models.tokens import Tokenizer, check_length, encoded, joined
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -116,64 +115,32 @@ class LocalModel:
             PromptTooLong: A prompt and its continuation do not fit `context_length`.
             InvalidQuestion: A prompt is empty.
         """
-        joined = [self._joined(prompt, continuation) for prompt, continuation in pairs]
-        results: list[Score] = [Score(0.0, 0, greedy=True, matched_tokens=0)] * len(joined)
-        for prefix, members in self._decoder.group([tokens[:start] for tokens, start in joined]):
-            for batch in self._batches(members, [len(tokens) for tokens, _ in joined]):
-                scores = self._decoder.score([joined[index] for index in batch], prefix)
+        texts = [joined(self._tokenizer, prompt, continuation) for prompt, continuation in pairs]
+        for tokens, _ in texts:
+            check_length(self, len(tokens), 0)
+        results: list[Score] = [Score(0.0, 0, greedy=True, matched_tokens=0)] * len(texts)
+        for prefix, members in self._decoder.group([tokens[:start] for tokens, start in texts]):
+            for batch in self._batches(members, [len(tokens) for tokens, _ in texts]):
+                scores = self._decoder.score([texts[index] for index in batch], prefix)
                 for index, score in zip(batch, scores, strict=True):
                     results[index] = score
         return results
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, chat template included."""
-        return len(self._encode(prompt))
+        return len(encoded(self._tokenizer, prompt))
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
     def _row(self, prompt: Prompt, sampling: Sampling) -> Row:
         import torch
 
-        tokens = self._encode(prompt)
-        self._check(len(tokens), sampling.max_tokens)
+        tokens = encoded(self._tokenizer, prompt)
+        check_length(self, len(tokens), sampling.max_tokens)
         matcher = self._matcher(sampling.json_schema) if sampling.json_schema is not None else None
         # A generator a row, so that what is drawn for a prompt does not depend on its neighbours.
         generator = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
         return Row(tokens, sampling, self._tokenizer.decode, matcher, generator)
-
-    def _encode(self, prompt: Prompt) -> Tokens:
-        text, is_raw = self._render(prompt)
-        tokens = self._tokenizer.encode(text, special=is_raw)
-        if not tokens:
-            raise InvalidQuestion("The prompt is empty.", "Give the model some text to continue.")
-        return tokens
-
-    def _render(self, prompt: Prompt) -> tuple[str, bool]:
-        """The text the model sees, and whether the tokenizer still has to add its own special tokens to it."""
-        if isinstance(prompt, str):
-            return prompt, True
-        text = self._tokenizer.render(prompt)
-        if text is None:
-            return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), ""), True
-        return text, False
-
-    def _joined(self, prompt: Prompt, continuation: str) -> tuple[Tokens, int]:
-        text, is_raw = self._render(prompt)
-        before = self._encode(prompt)
-        tokens = self._tokenizer.encode(text + continuation, special=is_raw)
-        start = next((i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before))
-        if start == 0:  # one token spans the whole prompt: nothing would be left to predict it from
-            tokens, start = before + self._tokenizer.encode(continuation, special=False), len(before)
-        self._check(len(tokens), 0)
-        return tokens, start
-
-    def _check(self, prompt_tokens: int, max_tokens: int) -> None:
-        if prompt_tokens + max_tokens > self.context_length:
-            raise PromptTooLong(
-                f"A prompt of {prompt_tokens} tokens and {max_tokens} to generate do not fit the {self.context_length} "
-                f"tokens that {self.name} can read.",
-                "Shorten the prompt or lower max_tokens.",
-            )
 
     # -- decoding ------------------------------------------------------------------------------------------------
 

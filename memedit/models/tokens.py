@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from memedit.errors import InvalidQuestion
-from memedit.models.base import Message
+from memedit.errors import InvalidQuestion, PromptTooLong
+from memedit.models.base import LanguageModel, Message, Prompt
 from memedit.models.network import Tokens
 
 if TYPE_CHECKING:
@@ -49,6 +49,58 @@ class Tokenizer(Protocol):
     def render(self, turns: Sequence[Message]) -> str | None:
         """A chat as the text the model answers to, special tokens included; None where it has no chat template."""
         ...
+
+
+def rendered(tokenizer: Tokenizer, prompt: Prompt) -> tuple[str, bool]:
+    """The text that a model sees of a prompt, and whether the tokenizer still has to add its own special tokens to it."""
+    if isinstance(prompt, str):
+        return prompt, True
+    text = tokenizer.render(prompt)
+    if text is None:
+        return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), ""), True
+    return text, False
+
+
+def encoded(tokenizer: Tokenizer, prompt: Prompt) -> Tokens:
+    """A prompt's tokens.
+
+    Raises:
+        InvalidQuestion: There are none.
+    """
+    text, is_raw = rendered(tokenizer, prompt)
+    tokens = tokenizer.encode(text, special=is_raw)
+    if not tokens:
+        raise InvalidQuestion("The prompt is empty.", "Give the model some text to continue.")
+    return tokens
+
+
+def joined(tokenizer: Tokenizer, prompt: Prompt, continuation: str) -> tuple[Tokens, int]:
+    """A prompt and its continuation, tokenized together, and where the latter begins: at the first token that is not the prompt's.
+
+    Raises:
+        InvalidQuestion: The prompt is empty.
+    """
+    text, is_raw = rendered(tokenizer, prompt)
+    before = encoded(tokenizer, prompt)
+    tokens = tokenizer.encode(text + continuation, special=is_raw)
+    start = next((i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before))
+    if start == 0:  # one token spans the whole prompt: nothing would be left to predict it from
+        tokens, start = before + tokenizer.encode(continuation, special=False), len(before)
+    return tokens, start
+
+
+def check_length(model: LanguageModel, prompt_tokens: int, max_tokens: int) -> None:
+    """Fail where a prompt and what is to come do not fit a model.
+
+    Raises:
+        PromptTooLong: They do not.
+    """
+    if prompt_tokens + max_tokens > model.context_length:
+        raise PromptTooLong(
+            f"A prompt of {prompt_tokens} tokens and {max_tokens} to generate do not fit the {model.context_length} "
+            f"tokens that {model.name} can read.",
+            "Shorten the prompt or lower max_tokens.",
+        )
 
 
 class FolderTokenizer:

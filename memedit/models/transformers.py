@@ -54,7 +54,7 @@ class TransformersModel(LocalModel):
         tokenizer, model = load(name_or_path, dtype or ("float32" if device == "cpu" else "auto"), device)
         super().__init__(
             _Network(model, tokenizer.model_max_length),
-            _Tokenizer(tokenizer, end_tokens(model, tokenizer)),
+            HubTokenizer(tokenizer, end_tokens(model, tokenizer)),
             name=name or f"hf:{name_or_path}",
             batch_size=batch_size,
             batch_tokens=batch_tokens,
@@ -112,8 +112,13 @@ class _Reading:
         return [(layer.keys, layer.values) for layer in cast("list[Any]", self._cache.layers)]
 
 
-class _Tokenizer:
-    """A transformers tokenizer as `memedit.models.tokens.Tokenizer`."""
+class HubTokenizer:
+    """A transformers tokenizer as `memedit.models.tokens.Tokenizer`.
+
+    Args:
+        tokenizer: As transformers loads it.
+        ends: Ids of all tokens that end a text.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> None:
         self.tokenizer = tokenizer
@@ -121,22 +126,27 @@ class _Tokenizer:
 
     @property
     def end(self) -> str | None:
+        """See `Tokenizer.end`."""
         token = self.tokenizer.eos_token
         return None if token is None else str(token)
 
     @property
     def definition(self) -> str | None:
+        """See `Tokenizer.definition`."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         return None if backend is None else str(backend.to_str())
 
     def encode(self, text: str, *, special: bool) -> Tokens:
+        """See `Tokenizer.encode`."""
         tokens: Tokens = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         return tokens
 
     def decode(self, tokens: Tokens) -> str:
+        """See `Tokenizer.decode`."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def render(self, turns: Sequence[Message]) -> str | None:
+        """See `Tokenizer.render`."""
         if self.tokenizer.chat_template is None:
             return None
         plain = [{key: str(value) for key, value in turn.items()} for turn in turns]

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from memedit.errors import InvalidQuestion, InvalidSpec, MissingExtra, ModelNotFound, ModelUnavailable, PromptTooLong
+from memedit.errors import InvalidSpec, MissingExtra, ModelNotFound, ModelUnavailable
 from memedit.models.base import Completion, Prompt, Sampling, Score
 from memedit.models.caching import CacheUsage
 from memedit.models.loading import locate
 from memedit.models.network import Tokens
+from memedit.models.tokens import check_length, encoded, joined
+from memedit.models.transformers import HubTokenizer
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -53,7 +55,7 @@ class VLLMModel:
     ) -> None:
         self._name = name or f"vllm:{name_or_path}"
         self._llm = _load(name_or_path, dtype, context_length, options or {})
-        self._tokenizer = self._llm.get_tokenizer()
+        self._tokenizer = HubTokenizer(self._llm.get_tokenizer(), frozenset())
         self._lock = threading.Lock()
         self._salt: str | None = None
 
@@ -81,10 +83,10 @@ class VLLMModel:
         """
         leads = [" " if isinstance(prompt, str) and not prompt[-1:].isspace() else "" for prompt in prompts]
         params = [_params(sampling, lead) for lead in leads]
-        encoded = [self._encode(prompt) for prompt in prompts]
-        for tokens, wanted in zip(encoded, params, strict=True):
-            self._check(len(tokens), 1 if sampling.choices else int(wanted.max_tokens or 0))
-        done = self._run(encoded, params)
+        read = [encoded(self._tokenizer, prompt) for prompt in prompts]
+        for tokens, wanted in zip(read, params, strict=True):
+            check_length(self, len(tokens), 1 if sampling.choices else int(wanted.max_tokens or 0))
+        done = self._run(read, params)
         return [_completion(output, sampling, lead) for output, lead in zip(done, leads, strict=True)]
 
     def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str]:
@@ -103,16 +105,16 @@ class VLLMModel:
         """
         from vllm import SamplingParams
 
-        joined = [self._joined(prompt, continuation) for prompt, continuation in pairs]
-        for tokens, _ in joined:
-            self._check(len(tokens), 1)
+        texts = [joined(self._tokenizer, prompt, continuation) for prompt, continuation in pairs]
+        for tokens, _ in texts:
+            check_length(self, len(tokens), 1)
         wanted = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
-        done = self._run([tokens for tokens, _ in joined], [wanted] * len(joined))
-        return [_score(output, tokens, start) for output, (tokens, start) in zip(done, joined, strict=True)]
+        done = self._run([tokens for tokens, _ in texts], [wanted] * len(texts))
+        return [_score(output, tokens, start) for output, (tokens, start) in zip(done, texts, strict=True)]
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, chat template included."""
-        return len(self._encode(prompt))
+        return len(encoded(self._tokenizer, prompt))
 
     def salted(self, salt: str) -> Self:
         """The same model in the same engine; its prompts share the prefix cache only with those of the same salt."""
@@ -128,44 +130,6 @@ class VLLMModel:
                 counted[metric.name] = counted.get(metric.name, 0) + int(getattr(metric, "value", 0))
         queried, hits = (counted.get(name) for name in _COUNTERS)
         return None if queried is None else CacheUsage(queried, hits or 0)
-
-    # -- prompts -------------------------------------------------------------------------------------------------
-
-    def _encode(self, prompt: Prompt) -> Tokens:
-        text, is_raw = self._render(prompt)
-        tokens = self._tokens(text, special=is_raw)
-        if not tokens:
-            raise InvalidQuestion("The prompt is empty.", "Give the model some text to continue.")
-        return tokens
-
-    def _render(self, prompt: Prompt) -> tuple[str, bool]:
-        """The text the model sees, and whether the tokenizer still has to add its own special tokens to it."""
-        if isinstance(prompt, str):
-            return prompt, True
-        if getattr(self._tokenizer, "chat_template", None) is None:
-            return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), ""), True
-        text = self._tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-        return str(text), False
-
-    def _tokens(self, text: str, *, special: bool) -> Tokens:
-        return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=special)]
-
-    def _joined(self, prompt: Prompt, continuation: str) -> tuple[Tokens, int]:
-        text, is_raw = self._render(prompt)
-        before = self._encode(prompt)
-        tokens = self._tokens(text + continuation, special=is_raw)
-        start = next((i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before))
-        if start == 0:  # one token spans the whole prompt: nothing would be left to predict it from
-            tokens, start = before + self._tokens(continuation, special=False), len(before)
-        return tokens, start
-
-    def _check(self, prompt_tokens: int, max_tokens: int) -> None:
-        if prompt_tokens + max_tokens > self.context_length:
-            raise PromptTooLong(
-                f"A prompt of {prompt_tokens} tokens and {max_tokens} to generate do not fit the {self.context_length} "
-                f"tokens that {self.name} can read.",
-                "Shorten the prompt or lower max_tokens.",
-            )
 
     # -- the engine ----------------------------------------------------------------------------------------------
 
