@@ -93,8 +93,9 @@ async def everything_else(request: Request, path: str) -> Response:
     if any(own == one or own.startswith(f"{one}/") for one in OWN_PATHS):
         raise UnknownFact(f"There is no {request.method} {own} here.", "See /docs for what there is.")
     services = services_of(request)
-    access = await authorise(request, role_for(request.method, _raw_path(request), services.settings.reader_paths))
-    return await _pass_on(services, request, access, await request.body())
+    role = role_for(request.method, _raw_path(request), services.settings.reader_paths)
+    access = await authorise(request, role)
+    return await _pass_on(services, request, access, await request.body(), repeatable=role is Role.READER)
 
 
 async def _complete(request: Request, *, is_chat: bool) -> Response:
@@ -136,20 +137,32 @@ async def _respond(services: Services, request: Request, access: Access, body: b
 
 
 async def _pass_on(
-    services: Services, request: Request, access: Access, body: bytes, *, completes: bool = False
+    services: Services,
+    request: Request,
+    access: Access,
+    body: bytes,
+    *,
+    completes: bool = False,
+    repeatable: bool = True,
 ) -> Response:
     """Send the request upstream as it came, and the answer back as it comes.
 
     A completion that is no stream is read first, so that a failure in its middle, or garbage, is told as an error.
     """
-    response = await _send(services, request, access, body)
+    response = await _send(services, request, access, body, repeatable=repeatable)
     if not completes or streams_events(response):
         return Relay(services.upstream, response)
     return whole(response, await services.upstream.read_answer(response))
 
 
 async def _send(
-    services: Services, request: Request, access: Access, body: bytes, *, plain: bool = False
+    services: Services,
+    request: Request,
+    access: Access,
+    body: bytes,
+    *,
+    plain: bool = False,
+    repeatable: bool = True,
 ) -> httpx.Response:
     query = request.scope["query_string"]
     return await services.upstream.send(
@@ -159,6 +172,7 @@ async def _send(
         body,
         authorization=access.authorization,
         plain=plain,
+        repeatable=repeatable,
     )
 
 

@@ -49,7 +49,7 @@ class Upstream:
         self._timeout = httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout))
         self._client = httpx.AsyncClient(
             timeout=self._timeout,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=3.0),
             follow_redirects=False,
             trust_env=False,
         )
@@ -64,6 +64,7 @@ class Upstream:
         *,
         authorization: str | None,
         plain: bool = False,
+        repeatable: bool = False,
     ) -> httpx.Response:
         """Send a request; the answer's headers have come when this returns, its body is yet to be read.
 
@@ -74,6 +75,7 @@ class Upstream:
             body: As it is to be sent.
             authorization: What to send as such.
             plain: Whether to ask for an answer that is not compressed.
+            repeatable: Whether it does no harm if the server gets it twice.
 
         Raises:
             ModelUnavailable, ModelTimeout: The server does not answer.
@@ -92,7 +94,7 @@ class Upstream:
                 extensions={"timeout": self._timeout.as_dict()},
             )
             try:
-                response = await self._client.send(request, stream=True)
+                response = await (self._sent(request) if repeatable else self._client.send(request, stream=True))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise self.failure(error) from error
             recorded.set(status=response.status_code)
@@ -100,6 +102,26 @@ class Upstream:
         if response.status_code >= 500:
             self._metrics.upstream_failed("status")
         return response
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        """The answer's headers. Where a connection that was kept open breaks before they come, another is opened.
+
+        A server closes connections that have been idle for some seconds (vLLM: five), and may do so while a request is
+        on its way there. Such a request has not been read, and goes over another connection.
+        """
+        is_new = False
+
+        async def note(event: str, _: object) -> None:
+            nonlocal is_new
+            is_new = is_new or event == "connection.connect_tcp.started"
+
+        request.extensions = {**request.extensions, "trace": note}
+        while True:
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if is_new:
+                    raise
 
     async def read(self, response: httpx.Response) -> bytes:
         """The body of an answer, as it came.

@@ -153,6 +153,12 @@ def works(connection: socket.socket, request: bytes) -> None:
     connection.sendall(OK + b"content-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER))
 
 
+def works_once(connection: socket.socket, request: bytes) -> None:
+    """Answer, and close the connection when the next request comes, unread."""
+    works(connection, request)
+    connection.recv(1)
+
+
 def ask(client: httpx.Client, gate: Gate, question: str, *, stream: bool) -> tuple[httpx.Response, float]:
     began = time.perf_counter()
     answer = client.post(
@@ -219,6 +225,25 @@ def test_a_server_that_is_killed_and_comes_back_on_its_port_is_found_again(gate:
 
     assert error_of(gone)["code"] == "model_unavailable"
     assert back.status_code == 200
+
+
+@pytest.mark.parametrize("question", [OUT_OF_SCOPE, IN_SCOPE])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_on_a_connection_that_the_server_closes_at_that_moment_goes_over_another(
+    gate: Gate, services: Services, question: str, stream: bool
+) -> None:
+    gate.know(FACT)
+    with faulty(works_once) as (url, _), another(services, upstream=f"{url}/v1") as client:
+        answers = [ask(client, gate, question, stream=stream)[0] for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+
+def test_a_request_that_may_change_something_is_not_sent_twice(gate: Gate, services: Services) -> None:
+    with faulty(works_once) as (url, _), another(services, upstream=f"{url}/v1") as client:
+        answers = [client.post("/sleep", headers=gate.as_role(Role.ADMIN)) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 502]
 
 
 def test_asking_again_leaves_time_for_the_edits_own_answer(gate: Gate, services: Services) -> None:
