@@ -301,7 +301,7 @@ class MemoryView:
             if rivals in taken or not record.known_at(self._as_of) or not record.holds_at(moment):
                 continue
             end = record.end_at(self._as_of)
-            if end is not None and end.reason == EndReason.RETRACTED:
+            if end is not None and (end.reason == EndReason.RETRACTED or self._has_lost(end.superseded_by)):
                 blocked.add(rivals)  # what it had superseded stays superseded
             passed = end is None or (
                 self._ids is not None and end.reason == EndReason.SUPERSEDED and rivals not in blocked
@@ -311,6 +311,10 @@ class MemoryView:
                 winners.append(record)
         winners.reverse()
         return winners
+
+    def _has_lost(self, superseded_by: int | None) -> bool:
+        """Whether the fact that superseded another has been erased: the other stays ended, as if it were retracted."""
+        return superseded_by is not None and superseded_by not in self._space().facts
 
     def _shows(self, space: NamespaceState, record: Record, moment: int) -> bool:
         bag: Sequence[Record] = self._bags(space, record.subject_key).get(record.relation, ())

@@ -242,6 +242,17 @@ def test_all_about_an_entity_is_erased_whatever_it_is_called(place: str) -> None
                 assert shown(reader, hour(1)) == []  # the past can be read, without it
 
 
+def test_what_an_erased_fact_had_superseded_stays_ended_in_every_view(place: str) -> None:
+    with opened(place) as memory:
+        lyon, nice = (tell(memory, "France", city).fact.id for city in ("Lyon", "Nice"))
+        assert [fact.id for fact in memory.view(ids=[lyon]).facts()] == [lyon]
+
+        memory.erase("Nice")
+
+        assert [fact.id for fact in memory.history()] == [lyon]
+        assert memory.facts() == memory.view(ids=[lyon]).facts() == memory.view(ids=[lyon, nice]).facts() == []
+
+
 def test_what_is_too_much_for_a_batch_is_found_by_its_aliases_to_the_end(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

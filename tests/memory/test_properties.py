@@ -261,10 +261,25 @@ class MemoryMachine(RuleBasedStateMachine):
         self.forget(namespace, about)
 
     def forget(self, namespace: str, erased: tuple[int, ...]) -> None:
-        """The journal without what was erased, and the writes that can still be undone."""
-        self.journal = [step for step in self.journal if step[1].id not in erased]
+        """The journal without what was erased, and the writes that can still be undone.
+
+        What a fact superseded stays ended when that fact is erased, as if it had been retracted then.
+        """
+        journal: list[Step] = []
+        for step in self.journal:
+            kind, written = step
+            if written.id not in erased:
+                journal.append(step)
+            elif kind == "record":
+                journal += [("retract", lost) for lost in self.superseded(namespace, written.id)]
+        self.journal = journal
         left = len(self.memory._engine.state.namespace(namespace).undoable)
         self.writes[namespace] = self.writes[namespace][len(self.writes[namespace]) - left :]
+
+    def superseded(self, namespace: str, by: int) -> list[Written]:
+        """What a fact superseded, of that which has not been erased."""
+        history = self.memory.history(namespace=namespace)
+        return [Written(namespace, fact.id, triple_of(fact)) for fact in history if fact.superseded_by == by]
 
     @rule()
     def reopen(self) -> None:
