@@ -71,7 +71,8 @@ def behind(
 
 
 def _pass_on(line: str) -> None:
-    print(f"vllm | {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"vllm | {line}\n")  # at once, or the end of the line may come after what another thread writes
+    sys.stderr.flush()
 
 
 def _leave(_: int, __: FrameType | None) -> None:
