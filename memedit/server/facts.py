@@ -45,9 +45,13 @@ router = APIRouter(prefix="/v1/memory", tags=["facts"], responses=FAILURES)
 Reader = Annotated[Access, Depends(needs(Role.READER))]
 Editor = Annotated[Access, Depends(needs(Role.EDITOR))]
 Admin = Annotated[Access, Depends(needs(Role.ADMIN))]
-FactId = Annotated[int, PathParameter(ge=1, description="The fact's id.", examples=[3])]
+_MOST = 2**63 - 1
+"""The greatest integer that a database holds."""
+FactId = Annotated[int, PathParameter(ge=1, le=_MOST, description="The fact's id.", examples=[3])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries of the page.")]
-After = Annotated[int, Query(ge=0, description="Only what comes after this id; the `next_after` of the page before.")]
+After = Annotated[
+    int, Query(ge=0, le=_MOST, description="Only what comes after this id; the `next_after` of the page before.")
+]
 NewestFirst = Annotated[bool, Query(description="Whether to turn the order round.")]
 AsOf = Annotated[
     datetime | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,18 @@ from typer.testing import CliRunner, Result
 
 from memedit.cli import app
 from memedit.page.guard import Guard
+from memedit.server.logs import LOGGER
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """The logs go where they went before: a command's stderr is closed when it ends."""
+    loggers = [logging.getLogger(name) for name in (LOGGER, "uvicorn", "uvicorn.error")]
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, handlers, propagate, level in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -154,6 +154,14 @@ def test_errors_have_openais_shape(
     assert error["code"] == code
 
 
+@pytest.mark.parametrize("path", [f"{FACTS}?after={2**63}", f"/v1/memory/audit?after={10**30}", f"{FACTS}/{2**80}"])
+def test_a_number_that_no_database_holds_is_the_clients_mistake(gate: Gate, path: str) -> None:
+    answer = gate.client.get(path, headers=gate.as_role(Role.ADMIN))
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_request"
+
+
 def test_every_write_is_in_the_audit_log_with_who_when_and_what_came_of_it(gate: Gate) -> None:
     fact = add(gate, **JAPAN)["fact"]["id"]
     gate.client.post(FACTS, json={"subject": "x"})
