@@ -256,7 +256,7 @@ def ask_beliefs(editor: MemEditor, hops: Mapping[str, GoldHop], log: RunLog) -> 
         view = editor.memory.view()
         jobs = (ask_belief(view, hops[key].subject, hops[key].relation) for key in keys)
         for outcome in run_each(jobs, editor.tools):
-            log.add({keys[outcome.place]: {"text": outcome.result}})
+            log.add({keys[outcome.place]: {"text": outcome.result.name}})
             advance(1)
 
 

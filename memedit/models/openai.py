@@ -168,7 +168,10 @@ class OpenAIModel:
     def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         is_free = sampling.choices and self._about().flavour != "vllm"
         lead = " " if sampling.choices and isinstance(prompt, str) and not prompt[-1:].isspace() else ""
-        response = self._create(prompt, self._options(sampling, lead))
+        options = self._options(sampling, lead)
+        if sampling.probability:
+            options["logprobs"] = 0 if isinstance(prompt, str) else True
+        response = self._create(prompt, options)
         choice = next(iter(_choices(response, self._server)), {})
         text = choice.get("text") if isinstance(prompt, str) else mapping(choice.get("message")).get("content")
         if not isinstance(text, str):
@@ -187,6 +190,7 @@ class OpenAIModel:
             spent if isinstance(spent, int) else 0,
             written if isinstance(written, int) else 0,
             "length" if choice.get("finish_reason") == "length" and not sampling.choices else "stop",
+            _log_probability(choice.get("logprobs")) if sampling.probability else None,
         )
 
     def _score(self, prompt: Prompt, continuation: str) -> Score:
@@ -315,6 +319,16 @@ def _choices(response: object, where: str) -> list[Mapping[str, object]]:
             "Check that the URL is that of an OpenAI-compatible server.",
         )
     return [mapping(choice) for choice in found]
+
+
+def _log_probability(told: object) -> float | None:
+    """The log probability of a choice, from either of the two shapes in which servers tell those of its tokens."""
+    tokens = mapping(told)
+    chat = tokens.get("content")
+    values = [mapping(one).get("logprob") for one in chat] if isinstance(chat, list) else tokens.get("token_logprobs")
+    if not isinstance(values, list) or not all(isinstance(one, int | float) for one in values):
+        return None
+    return float(sum(values))
 
 
 def _nearest(text: str, choices: Sequence[str]) -> str:

@@ -39,6 +39,8 @@ MOST_MODELS = 64
 """Clients for the upstream server's models that are kept."""
 MOST_WAITING = 256
 """Most beliefs asked of the upstream server at a time."""
+OWN_THRESHOLD = 0.07
+"""`Walk.own_threshold`, which 97 of 100 right beliefs of the embedded model reach."""
 POSITION_SECONDS = 5.0
 """How long a request waits for the log position that it asks for."""
 
@@ -68,9 +70,10 @@ class Services:
         # Made anew at every start: a client that could guess a salt could tell by an answer's speed what others ask.
         self._secret = token_bytes(32)
         base = OpenAIModel(settings.base, api_key=settings.upstream_key, timeout=settings.timeout, retries=1)
-        # Model plans would cost a call for every question: only beliefs on the way to an edit are asked for.
-        self.editor = editor or MemEditor(base, memory, model_plans=False, counterfactual="base")
-        self._resolver = self.editor.strategy if isinstance(self.editor.strategy, Resolver) else Walk()
+        # Model plans would cost a call for every question: only beliefs on the way to an edit are asked for, each once.
+        walk = Walk(own_threshold=OWN_THRESHOLD)
+        self.editor = editor or MemEditor(base, memory, strategy=walk, model_plans=False, counterfactual="base")
+        self._resolver = self.editor.strategy if isinstance(self.editor.strategy, Resolver) else walk
         self._models: OrderedDict[tuple[str | None, str | None], OpenAIModel] = OrderedDict()
         self._lock = Lock()
         self._threads = anyio.CapacityLimiter(settings.threads)

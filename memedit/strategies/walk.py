@@ -13,12 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memedit.answer import Hop
 from memedit.claims import rules_out
+from memedit.counterfactual import left_to_ask
 from memedit.memory.fact import Fact
 from memedit.models.base import Sampling
+from memedit.nested import find_nested, question_left
 from memedit.prompts.belief import BELIEF_STOP, BELIEF_TOKENS, belief_claim, belief_prompt, parse_belief
 from memedit.prompts.plan import PLAN_TOKENS, parse_plan, plan_prompt, plan_schema
 from memedit.strategies.base import (
@@ -54,6 +56,18 @@ MODEL_CONFIDENCE = 0.5
 """Its plans come without a calibrated confidence: they count as even odds."""
 
 
+class Belief(NamedTuple):
+    """What the base model says of a slot.
+
+    Attributes:
+        name: What it names; empty where it names nothing.
+        log_probability: Of what it wrote, where it tells.
+    """
+
+    name: str
+    log_probability: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Walked:
     """What came of walking a chain.
@@ -86,6 +100,9 @@ class Walk:
         belief_threshold: Least probability of the beliefs that lead to a chain's first edit (`belief_claim`). A wrong
             belief may arrive at an edit by accident. The default keeps 97 of 100 right beliefs of the embedded model and half
             of the wrong ones.
+        own_threshold: Least probability of those beliefs as they were given. Where a model tells that, it is not asked
+            for a belief a second time, as a claim; 64 of 100 wrong beliefs of the embedded model pass then. None: always ask.
+        open_below: Probability of a chain below which a question that goes on from its first edit is asked in its own words.
         plan_below: Confidence of the best plan below which the base model is asked for one too (0: never). For models that
             plan well; `MemEditor` sets it for every model but the embedded one.
     """
@@ -96,6 +113,8 @@ class Walk:
     least_part: float = 0.1
     least: float = 0.18
     belief_threshold: float = 0.03
+    own_threshold: float | None = None
+    open_below: float = 0.6
     plan_below: float = 0.0
 
     @property
@@ -109,6 +128,17 @@ class Walk:
 
     def resolve(self, question: str, view: MemoryView) -> Step[Resolution]:
         """See `memedit.strategies.base.Resolver`."""
+        found = yield from self._find(question, view)
+        if not found.facts:
+            found = (yield from edit_inside(question, view)) or found
+        left = left_to_ask(question, found.hops, view)
+        if left is None:
+            return found
+        more = yield from self._find(left, view)  # what is asked of an edit's object may be edited as well
+        return found._replace(facts=found.facts + more.facts, hops=found.hops + more.hops) if more.hops else found
+
+    def _find(self, question: str, view: MemoryView) -> Step[Resolution]:
+        """What chains and the scope classifier find of a whole question."""
         if len(view) == 0:
             return Resolution()
         scoped = yield from retrieve(view, question, RETRIEVED)
@@ -121,6 +151,8 @@ class Walk:
         for best in self._choose(one_hop_by_scope(view, weighed, scoped)):
             if nearest_text is not None and len(best.chain) == 1 and nearest_text.probability > best.probability:
                 return Resolution((nearest_text.fact,), (), nearest_text.probability, "scope")
+            if (opened := self._open(question, view, best)) is not None:
+                return opened
             walked = yield from self._follow(question, view, best)
             if walked.facts and rules_out(question, walked.hops[-1].object):
                 return Resolution()
@@ -150,6 +182,18 @@ class Walk:
         bonus = self.whole_bonus if edited == len(chain) else self.part_bonus if edited else 0.0
         return log_odds(probability) + bonus
 
+    def _open(self, question: str, view: MemoryView, candidate: Candidate) -> Resolution | None:
+        """A chain's edited first hop alone, where the words of the question say better than doubtful relations what is asked of
+        the hop's object (`memedit.nested`).
+        """
+        if candidate.edited != 1 or len(candidate.chain) == 1 or candidate.probability >= self.open_below:
+            return None
+        facts = view.lookup(candidate.start.name, candidate.chain[0])
+        hop = edit_hop(view, facts[-1], candidate.probability)
+        if left_to_ask(question, [hop], view) is None:
+            return None
+        return Resolution((facts[-1],), (hop,), candidate.probability, candidate.planner)
+
     def _by_scope(
         self, question: str, view: MemoryView, scoped: Sequence[Scoped], started: frozenset[str]
     ) -> Resolution:
@@ -173,10 +217,11 @@ class Walk:
         entity, rest = candidate.start.name, candidate.chain
         hops: list[Hop] = []
         used: list[Fact] = []
+        own: float | None = 0.0
         while rest:
             relation, rest = rest[0], rest[1:]
             facts = view.lookup(entity, relation)
-            if facts and not used and not (yield from self._believes(view, hops)):
+            if facts and not used and not (yield from self._believes(view, hops, own)):
                 return Walked(doubted=True)
             if facts:
                 used += facts
@@ -186,19 +231,22 @@ class Walk:
                 continue
             if not used and not any(other in view.relations() for other in rest):
                 return Walked()
-            belief = yield from ask_belief(view, entity, relation)
-            if not belief:
+            belief = yield from ask_belief(view, entity, relation, probability=self.own_threshold is not None)
+            if not belief.name:
                 break
+            own = None if own is None or belief.log_probability is None else own + belief.log_probability
             label = view.catalogue.get(relation).label
-            hops.append(Hop(entity, relation, label, belief, "belief", probability=candidate.probability))
-            entity = view.known_as(belief)
+            hops.append(Hop(entity, relation, label, belief.name, "belief", probability=candidate.probability))
+            entity = view.known_as(belief.name)
             if rest:
                 done = tuple(hop.relation for hop in hops)
                 rest = yield from self._reweigh(question, view, candidate, done, entity, rest)
         return Walked(tuple(hops), tuple(dict.fromkeys(used)))
 
-    def _believes(self, view: MemoryView, hops: Sequence[Hop]) -> Step[bool]:
-        """Whether the base model stands by the beliefs that led to an edit."""
+    def _believes(self, view: MemoryView, hops: Sequence[Hop], own: float | None) -> Step[bool]:
+        """Whether the base model stands by the beliefs that led to an edit; `own` is their log probability as it gave them."""
+        if self.own_threshold is not None and own is not None:
+            return own >= math.log(self.own_threshold)
         total = 0.0
         for hop in hops:
             score = yield from rate(*belief_claim(view.catalogue.get(hop.relation), hop.entity, hop.object))
@@ -220,6 +268,19 @@ class Walk:
         held = [held_hops(view, entity, option) for option in options]
         weights = [self._weight(*weighed) for weighed in zip(scores, held, options, strict=True)]
         return options[weights.index(max(weights))]
+
+
+def edit_inside(question: str, view: MemoryView) -> Step[Resolution | None]:
+    """An edit in whose scope a part of the question is, where no edit is in that of the whole (`memedit.nested`)."""
+    for mention in view.mentions(question):
+        nested = find_nested(question, mention.text)
+        best = next(iter((yield from retrieve(view, nested.asked, 1))), None) if nested else None
+        if best is None or not best.in_scope or view.resolve(best.fact.subject) != mention.key:
+            continue
+        hop = edit_hop(view, best.fact, best.probability)
+        if question_left(question, hop, view):
+            return Resolution((best.fact,), (hop,), best.probability, "scope")
+    return None
 
 
 def free_text_in_scope(scoped: Sequence[Scoped]) -> Scoped | None:
@@ -277,11 +338,12 @@ def plan_with_model(question: str, view: MemoryView, plans: Sequence[Plan]) -> S
     return [Plan(found.start, (at, at + len(found.start)), found.relations, MODEL_CONFIDENCE, "model")]
 
 
-def ask_belief(view: MemoryView, entity: str, relation: str) -> Step[str]:
-    """What the base model believes about a slot; empty where it names nothing."""
+def ask_belief(view: MemoryView, entity: str, relation: str, *, probability: bool = False) -> Step[Belief]:
+    """What the base model believes about a slot; with its probability, where that is wanted and the model tells."""
     prompt = belief_prompt(view.catalogue.get(relation), entity)
-    completion = yield from complete(prompt, Sampling(max_tokens=BELIEF_TOKENS, stop=BELIEF_STOP))
-    return parse_belief(completion.text)
+    sampling = Sampling(max_tokens=BELIEF_TOKENS, stop=BELIEF_STOP, probability=probability)
+    completion = yield from complete(prompt, sampling)
+    return Belief(parse_belief(completion.text), completion.log_probability)
 
 
 def log_odds(probability: float) -> float:

@@ -50,6 +50,27 @@ def test_raw_prompt_goes_to_completions_and_chat_to_chat_completions() -> None:
     assert server.sent(CHATS)[0]["messages"] == CHAT
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"token_logprobs": [-0.5, -0.25]}, -0.75),
+        ({"content": [{"token": "a", "logprob": -1.0}, {"token": "b", "logprob": -2}]}, -3.0),
+        (None, None),
+        ({"token_logprobs": [-0.5, None]}, None),
+        ({"content": [{"token": "a"}]}, None),
+    ],
+)
+def test_the_probability_of_a_completion_is_told_where_it_is_asked_for(told: object, expected: float | None) -> None:
+    reply = Reply({"choices": [{"text": "Oslo", "finish_reason": "stop", "logprobs": told}]})
+    with Server(lambda path, body: reply) as server:
+        model = OpenAIModel(server.url)
+        [asked] = model.generate(["The capital is"], Sampling(probability=True))
+        [unasked] = model.generate(["The capital is"])
+
+    assert (asked.log_probability, unasked.log_probability) == (expected, None)
+    assert ["logprobs" in sent for sent in server.sent(COMPLETIONS)] == [True, False]
+
+
 def test_many_prompts_run_side_by_side_and_keep_their_order() -> None:
     def behave(path: str, body: dict[str, Any]) -> Reply:
         number = int(body["prompt"])

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from memedit.errors import BadModelResponse, PromptTooLong
-from memedit.models.base import LanguageModel, Message, Prompt, Sampling
+from memedit.models.base import Completion, LanguageModel, Message, Prompt, Sampling
 from memedit.models.scripted import Call, ScriptedModel
 
 CHAT: list[Message] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who wrote Misery?"}]
@@ -43,7 +43,7 @@ def test_cuts_at_stop_strings_and_the_limit() -> None:
     model = ScriptedModel("one two\nthree four")
     assert model.generate(["?"], Sampling(stop=("\n",)))[0].text == "one two"
     [completion] = model.generate(["?"], Sampling(max_tokens=3))
-    assert completion == ("one two\nthree", 1, 3, "length")
+    assert completion == Completion("one two\nthree", 1, 3, "length")
     assert model.generate(["?"], Sampling(max_tokens=0))[0].text == ""
 
 

@@ -9,9 +9,11 @@ import pytest
 from memedit.editor import MemEditor
 from memedit.memory.embedder import SentenceEmbedder
 from memedit.memory.memory import MemoryView
+from memedit.models.base import Completion, Prompt, Sampling
 from memedit.models.scripted import ScriptedModel
 from memedit.strategies.base import Plan, ScorePaths
 from memedit.strategies.chains import splices
+from memedit.strategies.driver import run
 from memedit.strategies.walk import Walk
 
 BELIEFS = {
@@ -49,6 +51,16 @@ def test_a_paraphrase_is_answered_from_the_edit(editor: MemEditor) -> None:
     editor.add_fact("France", "capital", "Lyon")
 
     assert editor.ask("Which city serves as France's capital?").text == "Lyon"
+
+
+def test_what_is_asked_of_an_edits_object_is_asked_of_the_model(editor: MemEditor) -> None:
+    editor.add_fact("Nimbus Park", "country", "Naomi Osaka")
+
+    answer = editor.ask("What is a famous animal from the country where Nimbus Park is located?")
+
+    assert answer.text == "Japan"  # what the scripted model says to a question that names Naomi Osaka
+    assert [hop.object for hop in answer.hops] == ["Naomi Osaka"]
+    assert answer.cost.model_calls == 1
 
 
 def test_two_edits_make_two_hops(editor: MemEditor) -> None:
@@ -89,6 +101,25 @@ def test_a_belief_that_the_model_does_not_stand_by_leads_to_no_edit(editor: MemE
         return " United Kingdom of Great Britain and Ireland" if str(prompt).endswith("A:") else " Peru"
 
     assert not MemEditor(ScriptedModel(guess), editor.memory).ask(question).in_scope
+
+
+@pytest.mark.parametrize(("log_probability", "calls", "in_scope"), [(-0.1, 1, True), (-4.0, 1, False), (None, 2, True)])
+def test_a_belief_whose_probability_is_told_is_not_asked_for_again(
+    editor: MemEditor, log_probability: float | None, calls: int, in_scope: bool
+) -> None:
+    editor.add_fact("Iceland", "capital", "Leeds")
+    question = "What is the capital of the country that Ada Quill is a citizen of?"
+
+    class Telling(ScriptedModel):
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+            told = log_probability if sampling.probability else None
+            return [one._replace(log_probability=told) for one in super().generate(prompts, sampling)]
+
+    model = Telling(lambda prompt: " Iceland")
+    with MemEditor(model, editor.memory) as asked:
+        found = run(Walk(own_threshold=0.1).resolve(question, asked.memory.view()), asked.tools)
+
+    assert (bool(found.result.facts), found.cost.model_calls) == (in_scope, calls)
 
 
 def test_where_a_chain_rests_on_a_doubtful_belief_the_next_best_chain_is_walked(editor: MemEditor) -> None:

@@ -1,0 +1,83 @@
+"""Questions about what an edit leads to: where the phrase that stands for it begins and ends, and when there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from memedit.answer import Hop
+from memedit.claims import builtin_names
+from memedit.nested import find_nested, question_left
+
+
+def hop(entity: str, relation: str, obj: str) -> Hop:
+    return Hop(entity, relation, builtin_names().catalogue.get(relation).label, obj, "edit", 1)
+
+
+@pytest.mark.parametrize(
+    ("question", "made", "left"),
+    [
+        (
+            "What is a famous animal from the country where Nimbus originated?",
+            hop("Nimbus", "P495", "Australia"),
+            "What is a famous animal from Australia?",
+        ),
+        (
+            "In which city is the network that aired Nimbus based?",
+            hop("Nimbus", "P449", "CBS"),
+            "In which city is CBS based?",
+        ),
+        ("Who founded the company Ann Lee works for?", hop("Ann Lee", "P108", "Microsoft"), "Who founded Microsoft?"),
+        ("Who founded the religion followed by Ann Lee?", hop("Ann Lee", "P140", "Islam"), "Who founded Islam?"),
+        (
+            "What is the highest mountain near Foo Island's continent?",
+            hop("Foo Island", "P30", "Africa"),
+            "What is the highest mountain near Africa?",
+        ),
+        (
+            "In which region is Ann Lee's country of citizenship located?",
+            hop("Ann Lee", "P27", "Fiji"),
+            "In which region is Fiji located?",
+        ),
+        (
+            "Which landmark was in the city where Ann Lee passed away?",
+            hop("Ann Lee", "P20", "Paris"),
+            "Which landmark was in Paris?",
+        ),
+        (
+            "Which landmark was in the city where Ann Lee, 1st Baron Lee, passed away?",
+            hop("Ann Lee, 1st Baron Lee", "P20", "Paris"),
+            "Which landmark was in Paris?",
+        ),
+        (
+            'In which country is the language of "Nimbus" spoken?',
+            hop("Nimbus", "P364", "Welsh"),
+            "In which country is Welsh spoken?",
+        ),
+    ],
+)
+def test_the_object_takes_the_place_of_the_phrase_that_describes_it(question: str, made: Hop, left: str) -> None:
+    assert question_left(question, made, builtin_names()) == left
+
+
+@pytest.mark.parametrize(
+    ("question", "made"),
+    [
+        ("What is the country where Nimbus originated?", hop("Nimbus", "P495", "Australia")),
+        ("What is the name of the country where Nimbus originated?", hop("Nimbus", "P495", "Australia")),
+        ("What is Ann Lee's country of citizenship?", hop("Ann Lee", "P27", "Fiji")),
+        ("Which country is the home of Ann Lee?", hop("Ann Lee", "P27", "Fiji")),
+        ("Who wrote the script of the film Nimbus?", hop("Nimbus", "P58", "Ada Quill")),
+        ("In which city is the headquarters of Acme located?", hop("Acme", "P159", "Lyon")),
+        ("Who is the author of the novel Nimbus?", hop("Nimbus", "P50", "Ada Quill")),
+        ("What did Ann Lee's mother say?", hop("Bo Li", "P27", "Fiji")),
+        ("The official language of Foo is", hop("Foo", "P37", "Dutch")),
+    ],
+)
+def test_a_question_for_the_object_itself_leaves_nothing(question: str, made: Hop) -> None:
+    assert question_left(question, made, builtin_names()) is None
+
+
+@pytest.mark.parametrize("question", ["", "?", "the", "Ann", "the Ann", "Who saw the Ann of", "the of Ann 's x"])
+def test_scraps_are_no_error(question: str) -> None:
+    found = find_nested(question, "Ann")
+    assert found is None or found.about(found.phrase) == question
