@@ -36,6 +36,8 @@ BATCH = 64
 """Questions that are read at once."""
 LIKENESS = 30.0
 """How much of a plan with an untrained relation is the likeness of its nested question: log-probability per unit of cosine."""
+_KEPT = 64
+"""Questions whose encoding is kept, at most some 100 KB each."""
 _FEW = 3
 """Further phrases and questions of a relation that describe it besides the canonical ones."""
 
@@ -99,6 +101,7 @@ class TrainedPlanner:
             )
         self._plans = plans
         self._lock = threading.Lock()
+        self._kept: dict[str, Tensor] = {}
         self._parts: tuple[PlannerNet, Vocabulary, Describer] | None = None
         self._table: _Table | None = None
         config = json.loads((self._folder / "config.json").read_text("utf-8"))
@@ -117,19 +120,21 @@ class TrainedPlanner:
         with torch.inference_mode():
             net, table = self._ready()
             for rows, tokens in self._batches([question for question, _ in questions]):
-                encoded = self._read(tokens)
+                encoded = self._read([questions[row][0] for row in rows], tokens)
                 spans = best_spans(net.span_logits(encoded, tokens.mask))
+                if not spans.first.any():
+                    continue
                 memories = net.memories(encoded, spans.first, spans.last)
                 # Where some relations were never trained on, the right chain may stand far down: see `_look_again`.
                 width, keep = (4, self._plans) if table.trained else (6, 2 * self._plans)
-                guesses = search(net, memories, tokens.mask, table.choices, width=width, keep=keep + 1)
+                nothing = self.calibration.nothing
+                guesses = search(net, memories, tokens.mask, table.choices, width, keep + 1, nothing=nothing)
                 for at, row in enumerate(rows):
                     first, last = int(spans.first[at]), int(spans.last[at])
                     certainty = float(spans.log_probability[at])
                     offsets = tokens.offsets[at]
                     span = _trimmed(questions[row][0], (offsets[first][0], offsets[last][1]))
-                    nothing = next((math.exp(g.score) for g in guesses[at] if not g.chain), 0.0)
-                    if first == 0 or nothing > self.calibration.nothing:
+                    if first == 0 or any(math.exp(g.score) > nothing for g in guesses[at] if not g.chain):
                         continue
                     text = questions[row][0][slice(*span)]
                     found = [
@@ -154,7 +159,7 @@ class TrainedPlanner:
             net, table = self._ready()
             for rows, tokens in self._batches([request.question for request in requests]):
                 ends = torch.tensor([tokens.tokens_of(at, requests[row].span) for at, row in enumerate(rows)])
-                encoded = self._read(tokens)
+                encoded = self._read([requests[row].question for row in rows], tokens)
                 about = overlap_probability(net.span_logits(encoded, tokens.mask), ends[:, 0], ends[:, 1]).log()
                 memories = net.memories(encoded, ends[:, 0], ends[:, 1])
                 chains = [[self._indexed(table, chain) for chain in requests[row].chains] for row in rows]
@@ -196,9 +201,23 @@ class TrainedPlanner:
             rows = order[at : at + BATCH]
             yield rows, vocabulary.tokenise([texts[row] for row in rows])
 
-    def _read(self, tokens: Tokens) -> Tensor:
+    def _read(self, texts: Sequence[str], tokens: Tokens) -> Tensor:
+        """Encode a batch; a question is planned and then its chains are scored, and it is read once for both."""
+        import torch
+        from torch.nn.functional import pad
+
+        known = [self._kept.get(text) for text in texts]
+        width = tokens.mask.shape[1]
+        if all(one is not None for one in known):
+            kept = [one for one in known if one is not None]
+            return torch.stack([pad(one, (0, 0, 0, width - len(one))) for one in kept])
         net, vocabulary, _ = self._loaded()
-        return net.read(vocabulary.look_up(tokens.ids), tokens.mask)
+        encoded = net.read(vocabulary.look_up(tokens.ids), tokens.mask)
+        read = {text: row[mask] for text, row, mask in zip(texts, encoded, tokens.mask, strict=True)}
+        self._kept = dict(
+            [*self._kept.items(), *read.items()][-_KEPT:]
+        )  # another thread reads the old one or the new one
+        return encoded
 
     def _indexed(self, table: _Table, chain: Chain) -> tuple[int, ...]:
         return tuple(table.index[self._catalogue.get(relation).id] for relation in chain)
@@ -214,6 +233,7 @@ class TrainedPlanner:
         import torch
         from safetensors.torch import load_file
 
+        from memedit.memory.minilm import bfloat16_is_quick
         from memedit.planner_net import NetConfig, PlannerNet
         from memedit.planner_words import Describer, Vocabulary
 
@@ -255,14 +275,6 @@ def description(relation: Relation) -> tuple[str, ...]:
     """The texts that describe a relation to the network, with ``{subject}`` for the subject."""
     texts = (relation.label, relation.phrase, relation.question)
     return tuple(dict.fromkeys((*texts, *relation.phrases[:_FEW], *relation.questions[:_FEW])))
-
-
-def bfloat16_is_quick() -> bool:
-    """Whether this processor multiplies bfloat16 natively; elsewhere float32 is quicker."""
-    import torch
-
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
 
 
 def shipped_weights() -> Path:

@@ -42,7 +42,14 @@ class Spans(NamedTuple):
 
 
 def search(
-    net: PlannerNet, memories: Memories, mask: Tensor, choices: Choices, width: int = 4, keep: int = 6
+    net: PlannerNet,
+    memories: Memories,
+    mask: Tensor,
+    choices: Choices,
+    width: int = 4,
+    keep: int = 6,
+    *,
+    nothing: float = 1.0,
 ) -> list[list[Guess]]:
     """The most probable chains of each question, best first.
 
@@ -53,6 +60,8 @@ def search(
         choices: The relations to plan with, from `PlannerNet.choices`.
         width: Beams that go on at each hop.
         keep: Chains to return for each question.
+        nothing: Probability of "not a chain" from which a question's chains do not matter. Where all are at least so
+            improbable, only "not a chain" is returned: the first hop is a quarter of the work.
     """
     batch, stop = mask.shape[0], choices.stop
     beams = torch.zeros(batch, 1, 0, dtype=torch.long)
@@ -64,6 +73,8 @@ def search(
         logits, past = net.grow(memories, mask, fed, choices, past)
         grown = scores[:, :, None] + logits.log_softmax(-1)
         _collect(done, beams, grown[:, :, stop])
+        if not hop and bool((grown[:, 0, stop].exp() > nothing).all()):
+            return done
         flat = grown[:, :, :stop].flatten(1)
         scores, at = flat.topk(min(width, flat.shape[1]), dim=1)
         parents = at // stop

@@ -53,7 +53,7 @@ class ScopeNet(nn.Module):
             [b], float32.
         """
         places = self.positions(torch.arange(words.shape[1], device=words.device))
-        x = self.norm(words + places + self.roles(roles) + self.cased(cased))
+        x = self.norm(words.to(places.dtype) + places + self.roles(roles) + self.cased(cased))
         x = through(self.layers, x, mask)
         kept = mask.unsqueeze(2).to(x.dtype)
         mean = (x * kept).sum(1) / kept.sum(1)
