@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from memedit.answer import Hop
 from memedit.conversation import Turn, self_contained
+from memedit.counterfactual import settle
 from memedit.errors import InvalidQuestion
 from memedit.memory.fact import Fact
 from memedit.models.base import Completion, LanguageModel, Message, Prompt, Sampling, Score
-from memedit.prompts.data import facts_note
+from memedit.prompts.data import facts_note, reminder
 from memedit.strategies.driver import run_each
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ class EditedModel:
             outcome.result._replace(question=question) if completed else outcome.result
             for outcome, (question, completed) in zip(outcomes, asked, strict=True)
         ]
-        return [(edited_prompt(prompt, one), one) for prompt, one in zip(prompts, found, strict=True)]
+        return [
+            (edited_prompt(prompt, one, settle(question, one.facts, one.hops, view) if one.facts else None), one)
+            for prompt, one, (question, _) in zip(prompts, found, asked, strict=True)
+        ]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         """See `LanguageModel.generate`."""
@@ -110,8 +114,10 @@ class EditedModel:
         return self._base.count_tokens(self.resolve([prompt])[0][0])
 
 
-def edited_prompt(prompt: Prompt, found: Resolution) -> Prompt:
+def edited_prompt(prompt: Prompt, found: Resolution, answer: str | None = None) -> Prompt:
     """The prompt with what the memory says put before the last turn's text; unchanged where it says nothing.
+
+    Where the answer is certain, a chat's last turn ends with it; a text that is to be continued does not.
 
     The facts go late, into the last user turn and after everything that stays constant, so that a server's prefix
     cache holds over the conversation; a system prompt is kept as it is, and so are tool messages.
@@ -122,7 +128,8 @@ def edited_prompt(prompt: Prompt, found: Resolution) -> Prompt:
     if isinstance(prompt, str):
         return f"{note}\n\n{prompt}"
     place = _last_user(prompt)
-    told: Message = {**prompt[place], "content": f"{note}\n\n{prompt[place]['content']}"}
+    parts = (note, prompt[place]["content"], *([reminder(answer)] if answer else []))
+    told: Message = {**prompt[place], "content": "\n\n".join(parts)}
     return [*prompt[:place], told, *prompt[place + 1 :]]
 
 

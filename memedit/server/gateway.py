@@ -186,7 +186,8 @@ def _raw_path(request: Request) -> bytes:
 
 async def _stream(turn: _Turn) -> Response:
     services = turn.services
-    body = edited_body(turn.asked, turn.found, cache_salt=turn.cache_salt)
+    expected = await _expected(turn)
+    body = edited_body(turn.asked, turn.found, expected, cache_salt=turn.cache_salt)
     response = await _send(services, turn.request, turn.access, body, plain=True)
     if not is_events(response) or response.status_code != httpx.codes.OK:
         return whole(response, await services.upstream.read_answer(response))
@@ -211,12 +212,8 @@ async def _told(response: httpx.Response, events: Events) -> AsyncIterator[bytes
 async def _answer(turn: _Turn) -> Response:
     """A whole answer that carries the edit: as it is, asked for again, or the edit's own."""
     services, asked = turn.services, turn.asked
-    questions = [one.question or text for one, text in zip(turn.found, asked.texts, strict=True)]
-    expected = [
-        await services.work(expected_answer, question, one, turn.view)
-        for question, one in zip(questions, turn.found, strict=True)
-    ]
-    first = await _ask(turn)
+    expected = await _expected(turn)
+    first = await _ask(turn, expected)
     answer = first.answer
     if answer is None:
         return whole(first.response, first.body)
@@ -224,7 +221,7 @@ async def _answer(turn: _Turn) -> Response:
     outcome: Outcome = "unchecked" if missed is None else "carried"
     body = first.body
     if missed:
-        second = await _ask_again(turn, [one or "" for one in expected])
+        second = await _ask_again(turn, expected)
         if second is not None and not await services.work(_missed, turn, second.answer or {}, expected):
             outcome, first, body = "asked_again", second, second.body
         elif asked.is_shaped:
@@ -235,6 +232,15 @@ async def _answer(turn: _Turn) -> Response:
             body = json.dumps(with_texts(answer, plain, is_chat=asked.is_chat)).encode()
     services.metrics.answer(outcome)
     return whole(first.response, spliced(body, memedit_field(turn.found, outcome)), [edits_header(turn.found)])
+
+
+async def _expected(turn: _Turn) -> list[str | None]:
+    """For each text the answer that the edits give, where that is certain."""
+    questions = [one.question or text for one, text in zip(turn.found, turn.asked.texts, strict=True)]
+    return [
+        await turn.services.work(expected_answer, question, one, turn.view)
+        for question, one in zip(questions, turn.found, strict=True)
+    ]
 
 
 def _missed(turn: _Turn, answer: Json, expected: Sequence[str | None]) -> dict[int, int] | None:
@@ -250,20 +256,21 @@ def _missed(turn: _Turn, answer: Json, expected: Sequence[str | None]) -> dict[i
     return {at: place for at, place, one in pairs if one is not None and not carries(texts[at], one, turn.view)}
 
 
-async def _ask_again(turn: _Turn, reminders: Sequence[str]) -> _Answer | None:
+async def _ask_again(turn: _Turn, expected: Sequence[str | None]) -> _Answer | None:
     """The second answer; None where there is none in time, which is not told: there is a first, and what it should have said."""
     left = anyio.current_effective_deadline() - anyio.current_time()
     try:
         with anyio.fail_after(_ASKING_AGAIN * left):
-            return await _ask(turn, reminders)
+            return await _ask(turn, expected, again=True)
     except (ModelError, TimeoutError):
         return None
 
 
-async def _ask(turn: _Turn, reminders: Sequence[str] = ()) -> _Answer:
+async def _ask(turn: _Turn, expected: Sequence[str | None], *, again: bool = False) -> _Answer:
     """Ask the upstream server with the edits in the prompt."""
     services = turn.services
-    body = await services.work(partial(edited_body, turn.asked, turn.found, reminders, cache_salt=turn.cache_salt))
+    make = partial(edited_body, turn.asked, turn.found, expected, again=again, cache_salt=turn.cache_salt)
+    body = await services.work(make)
     response = await _send(services, turn.request, turn.access, body, plain=True)
     data = await services.upstream.read_answer(response)
     return _Answer(response, data, None if response.status_code != httpx.codes.OK else _read(data))

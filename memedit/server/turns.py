@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from memedit.conversation import Turn
-from memedit.prompts.data import as_data, facts_note
+from memedit.prompts.data import facts_note, reminder
 from memedit.strategies.base import Resolution
 
 MAX_CHARACTERS = 20_000
@@ -75,18 +75,26 @@ def read_request(body: bytes, *, is_chat: bool) -> Asked | None:
 
 
 def edited_body(
-    asked: Asked, found: Sequence[Resolution], reminders: Sequence[str] = (), *, cache_salt: str | None = None
+    asked: Asked,
+    found: Sequence[Resolution],
+    answers: Sequence[str | None],
+    *,
+    again: bool = False,
+    cache_salt: str | None = None,
 ) -> bytes:
     """The request with the facts in its prompt.
 
     Args:
         asked: The request.
         found: What the memory says to each of its texts.
-        reminders: For each text the answer that the facts give, to be said once more after it; "" for none.
+        answers: For each text the answer that the facts give, where that is certain. A chat's last turn ends with it; a text
+            that is to be continued does only if `again`, for it would be continued from there.
+        again: Whether an answer has missed it.
         cache_salt: Keeps what vLLM remembers of this prompt from other tenants; None where the server is another.
     """
     payload = copy.copy(asked.payload)
-    reminders = reminders or [""] * len(found)
+    told = asked.is_chat or again
+    reminders = [reminder(one, again=again) if one and told else "" for one in answers]
     if asked.is_chat:
         payload["messages"] = _told(asked.payload["messages"], found[0], reminders[0])
     else:
@@ -144,30 +152,25 @@ def _texts(content: object) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _told(messages: object, found: Resolution, reminder: str) -> object:
+def _told(messages: object, found: Resolution, after: str) -> object:
     place = _last_user(messages)
     if place is None or not isinstance(messages, list):
         return messages
     turn = dict(messages[place])
     content = turn["content"]
     if isinstance(content, str):
-        turn["content"] = _around(content, found, reminder)
+        turn["content"] = _around(content, found, after)
     else:
-        last = [{"type": "text", "text": _remind(reminder)}] if reminder else []
+        last = [{"type": "text", "text": after}] if after else []
         turn["content"] = [{"type": "text", "text": _note(found)}, *content, *last]
     return [*messages[:place], turn, *messages[place + 1 :]]
 
 
-def _around(text: str, found: Resolution, reminder: str) -> str:
+def _around(text: str, found: Resolution, after: str) -> str:
     if not found.facts:
         return text
-    after = f"\n\n{_remind(reminder)}" if reminder else ""
-    return f"{_note(found)}\n\n{text}{after}"
+    return "\n\n".join(part for part in (_note(found), text, after) if part)
 
 
 def _note(found: Resolution) -> str:
     return facts_note([fact.statement for fact in found.facts], found.hops)
-
-
-def _remind(answer: str) -> str:
-    return f"Keep to the facts given above: by them, the answer is <facts>{as_data(answer)}</facts>."

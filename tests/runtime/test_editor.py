@@ -25,6 +25,7 @@ from memedit.memory.fact import FactInput
 from memedit.memory.memory import EditMemory
 from memedit.models.base import Completion, LanguageModel, Message, Prompt, Sampling
 from memedit.models.scripted import ScriptedModel
+from memedit.prompts.data import reminder
 
 EMBEDDER = SentenceEmbedder()
 
@@ -231,7 +232,7 @@ def test_chat_puts_the_edit_before_the_last_turn_and_keeps_the_rest(editor: MemE
     assert reply.text == "the base model's words"
     assert prompt.startswith("system: Be brief.\nuser: Hello\nassistant: Hi!\nuser: ")
     assert "The capital of France is Lyon." in prompt
-    assert prompt.endswith("What is the capital of France?")
+    assert prompt.endswith(f"What is the capital of France?\n\n{reminder('Lyon')}")
 
 
 def test_chat_out_of_scope_sends_the_conversation_as_it_is(editor: MemEditor, model: ScriptedModel) -> None:
@@ -255,7 +256,7 @@ def test_chat_resolves_a_follow_up_against_the_turns_before(editor: MemEditor, m
 
     assert reply.question == "Who is Ada Byron's husband?"
     assert [edit.object for edit in reply.edits] == ["Carl Dorn"]
-    assert model.calls[-1].prompt.endswith("</facts>\n\nWho is her husband?")
+    assert model.calls[-1].prompt.endswith(f"</facts>\n\nWho is her husband?\n\n{reminder('Carl Dorn')}")
     assert editor.chat(user("Who wrote Nimbus?")).question == ""
 
 

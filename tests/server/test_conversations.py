@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memedit.prompts.data import reminder
 from tests.server.conftest import Gate
 from tests.server.upstream import Upstream
 
@@ -32,7 +33,7 @@ def test_a_follow_up_carries_the_edit_and_keeps_the_users_words(gate: Gate, upst
     assert [edit["id"] for edit in answer["memedit"]["edits"]] == [spouse]
     assert answer["memedit"]["answer"] == "carried"
     assert sent.json["messages"][:-1] == said[:-1]
-    assert sent.last.endswith(f"<facts>\n- {SPOUSE}\n</facts>\n\n{FOLLOW_UP}")
+    assert sent.last.endswith(f"<facts>\n- {SPOUSE}\n</facts>\n\n{FOLLOW_UP}\n\n{reminder('Carl Dorn')}")
 
 
 def test_a_follow_up_that_misses_the_edit_is_asked_again_and_given(gate: Gate, upstream: Upstream) -> None:
@@ -71,10 +72,11 @@ def test_what_tools_and_the_system_said_is_no_antecedent_and_is_kept(gate: Gate,
     gate.client.post("/v1/chat/completions", json={"messages": said, "stream": True})
 
     [sent] = upstream.completions
-    [note, asked] = sent.json["messages"][-1]["content"]
+    [note, asked, last] = sent.json["messages"][-1]["content"]
     assert sent.json["messages"][:-1] == said[:-1]
     assert asked == said[-1]["content"][0]
     assert SPOUSE in note["text"]
+    assert last["text"] == reminder("Carl Dorn")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import openai
 import pytest
 from fastapi import Response
 
+from memedit.prompts.data import reminder
 from memedit.server.records import Role
 from tests.server.conftest import Gate
 from tests.server.upstream import MODEL, SSE, Upstream, completion, stream
@@ -163,7 +164,7 @@ class TestInScope:
             "n": 1,
         }
         last = sent.json["messages"][-1]["content"]
-        assert last.endswith(f"\n\n{QUESTION}")
+        assert last.endswith(f"\n\n{QUESTION}\n\n{reminder('Osaka')}")
         assert f"<facts>\n- {FACT}\n</facts>" in last
 
     def test_the_answer_says_which_edits_were_used_and_is_otherwise_untouched(
@@ -206,7 +207,7 @@ class TestInScope:
         gate.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": parts}]})
 
         [note, *rest] = upstream.completions[0].json["messages"][0]["content"]
-        assert rest == parts
+        assert rest == [*parts, {"type": "text", "text": reminder("Osaka")}]
         assert note["type"] == "text"
         assert FACT in note["text"]
 
@@ -238,7 +239,7 @@ class TestInScope:
 
     def test_an_answer_without_the_edit_is_asked_for_once_more(self, gate: Gate, upstream: Upstream) -> None:
         gate.know(FACT)
-        upstream.reply = lambda sent: "Osaka." if "Keep to the facts" in sent.last else "It is Tokyo."
+        upstream.reply = lambda sent: "Osaka." if "Answer with it" in sent.last else "It is Tokyo."
 
         answer = gate.chat(QUESTION).json()
 
@@ -260,7 +261,7 @@ class TestInScope:
         gate.know(FACT)
         upstream.answer = lambda sent: (
             Response(b"{}", headers={"content-length": "500"})
-            if "Keep to the facts" in sent.last
+            if "Answer with it" in sent.last
             else completion(sent, "It is Tokyo.")
         )
 
@@ -296,7 +297,7 @@ class TestInScope:
 
         again = upstream.completions[1].json["prompt"]
         assert [one["text"] for one in answer["choices"]] == [FACT, " Leonardo", " Cusco"]
-        assert again[0].endswith("the answer is <facts>Osaka</facts>.")
+        assert again[0].endswith(reminder("Osaka", again=True))
         assert again[1] == prompts[1]
         assert answer["memedit"]["answer"] == "given"
 

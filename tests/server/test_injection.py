@@ -7,7 +7,7 @@ import re
 import pytest
 
 from memedit.memory.fact import FactInput
-from memedit.prompts.data import as_data
+from memedit.prompts.data import as_data, reminder
 from tests.server.conftest import Gate
 from tests.server.upstream import Upstream
 
@@ -58,13 +58,16 @@ def test_a_fact_that_looks_like_instructions_stays_delimited_data(gate: Gate, up
     assert system == messages[0]
     assert user["role"] == "user"
     text = user["content"]
-    note = text.removesuffix(f"\n\n{QUESTION}")
+    note, _, last = text.partition(f"\n\n{QUESTION}\n\n")
     [inside] = re.findall(r"<facts>\n(.*)\n</facts>", note, re.DOTALL)
     assert note.endswith("\n</facts>")
     assert len(note.splitlines()) == 4  # a line of our own, the two marks, and the fact
     assert inside.startswith("- The capital of Japan is ")
     assert not HIDDEN.search(inside)
-    assert text.count("<facts>") == text.count("</facts>") == 1
+    assert last == reminder(attempt)
+    assert len(last.splitlines()) == 1
+    assert not HIDDEN.search(last.partition("<facts>")[2].partition("</facts>")[0])
+    assert text.count("<facts>") == text.count("</facts>") == 2
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)

@@ -251,7 +251,7 @@ def test_asking_again_leaves_time_for_the_edits_own_answer(gate: Gate, services:
     wrong = ANSWER.replace(b"Osaka.", b"Tokyo.")
 
     def answers_once(connection: socket.socket, request: bytes) -> None:
-        if b"Keep to the facts" in request:
+        if b"Answer with it" in request:
             stalls(connection, request)
         connection.sendall(OK + b"content-length: %d\r\n\r\n%b" % (len(wrong), wrong))
 
