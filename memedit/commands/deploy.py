@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from memedit.commands import show
-from memedit.commands.serve import AccessOption, access_place, check_open
+from memedit.commands.serve import AccessOption, Open, Rate, Timeout, UpstreamKey, access_place, check_open
 from memedit.commands.session import session
 
 
@@ -40,20 +40,11 @@ def deploy(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on, on every machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8321,
-    upstream_key: Annotated[
-        str | None,
-        typer.Option(envvar="MEMEDIT_UPSTREAM_KEY", metavar="KEY", help="The API key for the model servers."),
-    ] = None,
+    upstream_key: UpstreamKey = None,
     access: AccessOption = None,
-    open_: Annotated[
-        bool, typer.Option("--open", help="Ask for no API key: everyone who reaches the port may do everything.")
-    ] = False,
-    rate: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Most requests a minute for a key at each gateway; 0 for no limit.")
-    ] = 1200,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long a model server is waited for.")
-    ] = 300.0,
+    open_: Open = False,
+    rate: Rate = 1200,
+    timeout: Timeout = 300.0,
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave the gateways running on the cluster, and return.")
     ] = False,

@@ -28,6 +28,18 @@ AccessOption = Annotated[
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of the gateway.")
 
+UpstreamKey = Annotated[
+    str | None,
+    typer.Option(envvar="MEMEDIT_UPSTREAM_KEY", metavar="KEY", help="The API key for the upstream server."),
+]
+Open = Annotated[
+    bool, typer.Option("--open", help="Ask for no API key: everyone who reaches the port may do everything.")
+]
+Rate = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Most requests a minute for a key at a gateway; 0 for no limit.")
+]
+Timeout = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long the upstream server is waited for.")]
+
 
 def serve(
     context: typer.Context,
@@ -56,21 +68,12 @@ def serve(
     ] = 1800.0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8321,
-    upstream_key: Annotated[
-        str | None,
-        typer.Option(envvar="MEMEDIT_UPSTREAM_KEY", metavar="KEY", help="The API key for the upstream server."),
-    ] = None,
+    upstream_key: UpstreamKey = None,
     access: AccessOption = None,
-    open_: Annotated[
-        bool, typer.Option("--open", help="Ask for no API key: everyone who reaches the port may do everything.")
-    ] = False,
-    rate: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Most requests a minute for a key; 0 for no limit.")
-    ] = 1200,
+    open_: Open = False,
+    rate: Rate = 1200,
     max_body: Annotated[int, typer.Option(min=1, metavar="MIB", help="Largest request, in MiB.")] = 32,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long the upstream server is waited for.")
-    ] = 300.0,
+    timeout: Timeout = 300.0,
     threads: Annotated[int, typer.Option(min=1, help="Most accesses to the memory at a time.")] = 8,
     log_contents: Annotated[
         bool, typer.Option("--log-contents", help="Log questions too, and what errors say, which may quote facts.")
