@@ -4,7 +4,9 @@ Candidates are chains of relations from a start entity: every path through edite
 splices of the two (questions skip hops that edits spell out). Each whole chain is scored against the question; chains
 that use an edit compete with chains that use none, and where one of the latter wins, the question goes to the base
 model untouched. The winner is walked: an edit where a slot holds one, else a belief, asked for one hop at a time. A
-belief may arrive at an entity that has edits of its own, so the rest of the chain is weighed again there.
+belief may arrive at an entity that has edits of its own, so the rest of the chain is weighed again there. Where a question goes
+on from an edit with no relation of the catalogue ("a famous animal of the country where ..."), the base model is asked that of
+the edit's object, in the question's own words.
 """
 
 from __future__ import annotations
