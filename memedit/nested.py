@@ -133,10 +133,11 @@ _CLOSING_QUOTES = tuple('"”»')
 _CLOSING = re.compile(r"[?!]|\.$|, |$")
 _AWAITS_VERB = re.compile(rf"(?:^|\s){_AUXILIARY}\s*$", re.IGNORECASE)
 _EMPTY = (
-    rf"(?:in|on|at|to|from|for|of|with|by|and|so|what|which|who|whom|whose|where|when|how|{_AUXILIARY}|name|tell me|"
-    r"do you know|please|can you|could you|give|say|it|one|high|the name of|the|a|an|(?:what|who)['’]s|called|known as)(?!\w)"
+    rf"(?:(?:what|who)['’]s|do you know|can you|could you|tell me|{_AUXILIARY}|in|on|at|to|from|for|of|with|by|and|so|what|which|"
+    r"who|whom|whose|where|when|how|name|please|give|say|it|one|high|the|a|an|called|known as)(?!\w)"
 )
-_SAYS_NOTHING = re.compile(rf"(?:\W|{_EMPTY})*", re.IGNORECASE)
+# Possessive, so that no question can be made to take long; longer ones of the words above come first for that.
+_SAYS_NOTHING = re.compile(rf"(?:\W|{_EMPTY})*+", re.IGNORECASE)
 _EMPTY_WORDS = re.compile(rf"\b{_EMPTY}", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 _KINDS: dict[str, EntityType] = {

@@ -39,6 +39,7 @@ _LEAST_SAID = 2
 _LEAST_WORDS = 2
 """Words of the shortest name that has variants."""
 _WORD = re.compile(r"\w+")
+_LONGEST_WORD = 64
 _WORD_BEFORE, _WORD_AFTER = re.compile(r"(\w+)[.]? $"), re.compile(r" (\w+)")
 _BREAK = re.compile(r"\n+|(?<=\w{3})[.!?…][\"'”’)\]]*\s+")
 _ASKS = re.compile(r"\b(?:what|which|who|whom|whose|where|when|why|how)\b", re.IGNORECASE)
@@ -170,8 +171,9 @@ def in_longer_name(text: str, span: Span) -> bool:
         >>> in_longer_name("Is Lyon big?", (3, 7)), in_longer_name("Where was President Lyon born?", (20, 24))
         (False, False)
     """
-    before, after = _WORD_BEFORE.search(text[: span[0]]), _WORD_AFTER.match(text[span[1] :])
-    starts = before is not None and not text[: before.start()].strip()  # any word has a capital there
+    begin = max(0, span[0] - _LONGEST_WORD)
+    before, after = _WORD_BEFORE.search(text[begin : span[0]]), _WORD_AFTER.match(text, span[1])
+    starts = before is not None and not text[: begin + before.start()].strip()  # any word has a capital there
     beside = [match.group(1) for match in (None if starts else before, after) if match is not None]
     return any(word[0].isupper() and word not in _OFFICES for word in beside)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from memedit.answer import Hop
@@ -75,6 +77,15 @@ def test_the_object_takes_the_place_of_the_phrase_that_describes_it(question: st
 )
 def test_a_question_for_the_object_itself_leaves_nothing(question: str, made: Hop) -> None:
     assert question_left(question, made, builtin_names()) is None
+
+
+@pytest.mark.parametrize("words", ["the name of ", "what's ", "in which ", "the of ", "the X of "])
+def test_a_question_made_to_take_long_does_not(words: str) -> None:
+    began = time.process_time()
+
+    find_nested(f"{words * 5_000}x the country where Ann was born {words * 5_000}?", "Ann")
+
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("question", ["", "?", "the", "Ann", "the Ann", "Who saw the Ann of", "the of Ann 's x"])
