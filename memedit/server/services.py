@@ -104,7 +104,11 @@ class Services:
     def tools(self, namespace: str, model: str | None, authorization: str | None) -> Toolbox:
         """What serves the resolver, with a model of the upstream server (its first if None) to ask for beliefs."""
         salt = cache_salt(namespace, self._secret)
-        return replace(self.editor.tools, model=lambda: self._model(model, authorization).salted(salt))
+        return replace(
+            self.editor.tools,
+            model=lambda: self._model(model, authorization).salted(salt),
+            side=self.thinker.side,
+        )
 
     async def salt(self, namespace: str, authorization: str | None, own: object = None) -> str | None:
         """Under which salt vLLM is to keep a prompt with facts of a namespace; None where the upstream server is another.

@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -68,6 +68,9 @@ class Thinker:
 
     Args:
         threads: How many; by default one for every four cores.
+
+    Attributes:
+        side: As many threads for planners to work in meanwhile (`Toolbox.side`).
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -76,6 +79,7 @@ class Thinker:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self.side = ThreadPoolExecutor(self._count, "memedit-planner", initializer=_use_one_core)
         for name, value in _CACHES.items():  # read when PyTorch runs its first network, which is yet to come
             os.environ.setdefault(name, value)
 
@@ -112,6 +116,7 @@ class Thinker:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self.side.shutdown()
 
     def _run(self) -> None:
         _use_one_core()

@@ -133,6 +133,18 @@ class MakePlans:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """Ask the scope classifier and the planner about a question, neither of which needs the other.
+
+    Result: what `Retrieve` and what `MakePlans` give for it, as a pair.
+    """
+
+    view: MemoryView
+    question: str
+    k: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class ScorePaths:
     """Ask the path scorer how well chains of relations fit a question. Result: list of float, one a chain.
 
@@ -147,7 +159,7 @@ class ScorePaths:
     chains: tuple[tuple[str, ...], ...]
 
 
-Request = Complete | Rate | Retrieve | Nearest | Embed | Measure | MakePlans | ScorePaths
+Request = Complete | Rate | Retrieve | Nearest | Embed | Measure | MakePlans | Read | ScorePaths
 
 T = TypeVar("T")
 Step = Generator[Request, Any, T]
@@ -221,6 +233,12 @@ def embed(view: MemoryView, texts: Sequence[str]) -> Step[Vectors]:
 def measure(prompt: Prompt) -> Step[Size]:
     """``size = yield from measure(prompt)``."""
     result: Size = yield Measure(prompt)
+    return result
+
+
+def read(view: MemoryView, question: str, k: int = 5) -> Step[tuple[list[Scoped], list[Plan]]]:
+    """``scoped, plans = yield from read(view, question)``."""
+    result: tuple[list[Scoped], list[Plan]] = yield Read(view, question, k)
     return result
 
 

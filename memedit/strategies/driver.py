@@ -10,6 +10,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
@@ -25,7 +26,9 @@ from memedit.strategies.base import (
     MakePlans,
     Measure,
     Nearest,
+    Plan,
     Rate,
+    Read,
     Request,
     Retrieve,
     Scoped,
@@ -54,6 +57,7 @@ class Toolbox:
         planner: Serves `MakePlans`.
         scorer: Serves `ScorePaths`.
         counterfactual: Gives the counterfactual model; the base model if None.
+        side: Where the planner works while scope is told, for `Read`; None to do one after the other.
     """
 
     model: Callable[[], LanguageModel]
@@ -61,6 +65,7 @@ class Toolbox:
     planner: Planner
     scorer: PathScorer
     counterfactual: Callable[[], LanguageModel] | None = None
+    side: Executor | None = None
 
     def serve(self, requests: Sequence[Request]) -> list[object]:
         """The result of each request, in order; requests of a kind are served in one batch.
@@ -95,6 +100,8 @@ class Toolbox:
                 return self._measure([r.prompt for r in requests if isinstance(r, Measure)])
             case MakePlans():
                 return self.planner.plan([(r.question, r.view) for r in requests if isinstance(r, MakePlans)])
+            case Read():
+                return self._read([r for r in requests if isinstance(r, Read)])
             case ScorePaths():
                 return self.scorer.score([r for r in requests if isinstance(r, ScorePaths)])
 
@@ -103,6 +110,13 @@ class Toolbox:
         found = self.scope.retrieve([(r.view, r.text, r.k) for r in requests])
         threshold = self.scope.threshold
         return [[one._replace(in_scope=one.probability >= threshold) for one in scoped] for scoped in found]
+
+    def _read(self, requests: Sequence[Read]) -> list[tuple[list[Scoped], list[Plan]]]:
+        questions = [(one.question, one.view) for one in requests]
+        planning = None if self.side is None else self.side.submit(self.planner.plan, questions)
+        scoped = self._retrieve([Retrieve(one.view, one.question, one.k) for one in requests])
+        plans = self.planner.plan(questions) if planning is None else planning.result()
+        return list(zip(scoped, plans, strict=True))
 
     def _measure(self, prompts: Sequence[Prompt]) -> list[Size]:
         model = self.model()

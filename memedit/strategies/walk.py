@@ -32,9 +32,9 @@ from memedit.strategies.base import (
     Step,
     Steps,
     complete,
-    make_plans,
     nearest,
     rate,
+    read,
     retrieve,
     score_paths,
 )
@@ -143,8 +143,7 @@ class Walk:
         """What chains and the scope classifier find of a whole question."""
         if len(view) == 0:
             return Resolution()
-        scoped = yield from retrieve(view, question, RETRIEVED)
-        plans = yield from make_plans(view, question)
+        scoped, plans = yield from read(view, question, RETRIEVED)
         unsure = max((plan.confidence for plan in plans), default=0.0) < self.plan_below
         if unsure and (plans or view.mentions(question)):
             plans = [*(yield from plan_with_model(question, view, plans)), *plans]

@@ -54,7 +54,7 @@ def attributes(one: ReadableSpan) -> dict[str, object]:
     return dict(one.attributes or {})
 
 
-def test_a_request_in_scope_has_spans_for_scope_plan_hops_and_upstream(
+def test_a_request_in_scope_has_spans_for_its_reading_hops_and_upstream(
     gate: Gate, upstream: Upstream, spans: InMemorySpanExporter
 ) -> None:
     [fact] = gate.know(FACT)
@@ -68,7 +68,7 @@ def test_a_request_in_scope_has_spans_for_scope_plan_hops_and_upstream(
     assert request.context is not None
     assert resolve.parent is not None
     assert resolve.parent.span_id == request.context.span_id
-    for name in ("scope", "plan", "hop"):
+    for name in ("read", "hop"):
         found = by_name(spans, name)
         assert found, name
         assert all(one.parent and one.parent.span_id == resolve.context.span_id for one in found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,6 +21,7 @@ from memedit.strategies.base import (
     Measure,
     Nearest,
     Plan,
+    Read,
     Retrieve,
     Scoped,
     ScorePaths,
@@ -196,6 +199,30 @@ def test_a_facts_scope_is_decided_by_the_classifiers_threshold() -> None:
     [found] = tools.serve([Retrieve(None, "text")])  # type: ignore[arg-type]
 
     assert [one.in_scope for one in found] == [True, False]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_scope_and_plans_of_a_question_come_as_a_pair_and_where_there_is_room_side_by_side(aside: bool) -> None:
+    met = threading.Barrier(2, timeout=10)
+
+    class Scopes(NoScope):
+        def retrieve(self, requests: Sequence[tuple[object, str, int]]) -> list[list[Scoped]]:
+            if aside:
+                met.wait()
+            return [[Scoped(text, 0.7)] for _, text, _ in requests]  # type: ignore[arg-type]
+
+    class Plans(NoPlanner):
+        def plan(self, questions: Sequence[tuple[str, object]]) -> list[list[Plan]]:
+            if aside:
+                met.wait()
+            return [[Plan(text, (0, 1), ("P36",), 0.5)] for text, _ in questions]
+
+    with ThreadPoolExecutor(1) as side:
+        toolbox = Toolbox(EchoModel, Scopes(), Plans(), LengthScorer(), side=side if aside else None)  # type: ignore[arg-type]
+        pairs = toolbox.serve([Read(None, "a"), Read(None, "b")])  # type: ignore[arg-type]
+
+    expected = [([Scoped(text, 0.7, True)], [Plan(text, (0, 1), ("P36",), 0.5)]) for text in "ab"]  # type: ignore[arg-type]
+    assert pairs == expected
 
 
 def test_texts_are_embedded_once_however_many_ask_for_them() -> None:
