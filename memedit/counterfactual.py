@@ -2,8 +2,9 @@
 
 Where the question asks for the slot at the end of the chain, the answer is that object; where it names the object and asks
 for the subject, the subject; where it asks whether the object is so and so, the two are compared. All that is certain and
-asks no model. Where it asks something about the object, the base model is asked that. Everything else (free-text facts, requests to write, claims that cannot be read) goes to the counterfactual
-model with the chain in its prompt: the base model, or the embedded one with an adapter (`memedit.counterfactual_adapter`).
+asks no model. Where it asks something about the object, the base model is asked that. Everything else (free-text facts,
+requests to write, claims that cannot be read) goes to the counterfactual model with the chain in its prompt: the base model, or
+the embedded one with an adapter (`memedit.counterfactual_adapter`).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def settle(question: str, facts: Sequence[Fact], hops: Sequence[Hop], names: Nam
     if not asks_for_object(question):
         return judge(question, facts, hops, names)
     only = hops[0]
-    if left_to_ask(question, hops, names):
+    if len(hops) == 1 and question_left(question, only, names):
         return None
     if len(hops) > 1 or names_entity(question, only.entity, names) or not names_entity(question, only.object, names):
         return hops[-1].object

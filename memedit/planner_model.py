@@ -214,9 +214,7 @@ class TrainedPlanner:
         net, vocabulary, _ = self._loaded()
         encoded = net.read(vocabulary.look_up(tokens.ids), tokens.mask)
         read = {text: row[mask] for text, row, mask in zip(texts, encoded, tokens.mask, strict=True)}
-        self._kept = dict(
-            [*self._kept.items(), *read.items()][-_KEPT:]
-        )  # another thread reads the old one or the new one
+        self._kept = dict([*self._kept.items(), *read.items()][-_KEPT:])  # whole: other threads read it meanwhile
         return encoded
 
     def _indexed(self, table: _Table, chain: Chain) -> tuple[int, ...]:
@@ -233,7 +231,7 @@ class TrainedPlanner:
         import torch
         from safetensors.torch import load_file
 
-        from memedit.memory.minilm import bfloat16_is_quick
+        from memedit.memory.minilm import in_quickest_type
         from memedit.planner_net import NetConfig, PlannerNet
         from memedit.planner_words import Describer, Vocabulary
 
@@ -243,8 +241,7 @@ class TrainedPlanner:
             net = PlannerNet(NetConfig(**self._sizes))
         weights = load_file(self._folder / "planner.safetensors")
         net.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
-        if bfloat16_is_quick():
-            net.to(torch.bfloat16)
+        in_quickest_type(net)
         known = self._folder / "descriptions.safetensors"
         return net.eval(), vocabulary, Describer(vocabulary, load_file(known) if known.is_file() else {})
 

@@ -60,8 +60,8 @@ def search(
         choices: The relations to plan with, from `PlannerNet.choices`.
         width: Beams that go on at each hop.
         keep: Chains to return for each question.
-        nothing: Probability of "not a chain" from which a question's chains do not matter. Where all are at least so
-            improbable, only "not a chain" is returned: the first hop is a quarter of the work.
+        nothing: Probability of "not a chain" from which a question's chains do not matter. Where every question
+            comes to it, only "not a chain" is returned: the first hop is a quarter of the work.
     """
     batch, stop = mask.shape[0], choices.stop
     beams = torch.zeros(batch, 1, 0, dtype=torch.long)

@@ -188,7 +188,7 @@ def shortlist(view: MemoryView, text: str, hits: Sequence[tuple[Fact, float]]) -
         own = set(words(fact.subject or fact.statement))
         share = 1.0 if place is not None else len(own & said) / max(1, len(own))
         texts = (read,) if last is None else (read, last)
-        whole = place is not None and any(not in_longer_name(text, one) for one in [span, *literal] if one is not None)
+        whole = any(not in_longer_name(text, one) for one in [span, *literal] if one is not None)
         candidates.append(Candidate(fact, texts, score + 0.5 * share + (0.5 if whole else 0.0)))
     return sorted(candidates, key=lambda one: (-one.promise, one.fact.id))
 
@@ -257,10 +257,9 @@ class CrossEncoder:
     def _load(self) -> tuple[PairReader, Tensor, ScopeNet]:
         with self._lock:
             if self._loaded is None:
-                import torch
                 from safetensors.torch import load_file
 
-                from memedit.memory.minilm import bfloat16_is_quick
+                from memedit.memory.minilm import in_quickest_type
                 from memedit.planner_words import Vocabulary
                 from memedit.scope_net import ScopeConfig, ScopeNet
 
@@ -269,8 +268,7 @@ class CrossEncoder:
                     raise ModelNotFound(f"There is no {path}.", "Train it with `memedit train scope`.")
                 net = ScopeNet(ScopeConfig(**self._network))
                 net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-                if bfloat16_is_quick():
-                    net.to(torch.bfloat16)
+                in_quickest_type(net)
                 vocabulary = Vocabulary.installed()
                 self._loaded = (PairReader(vocabulary.folder), vocabulary.vectors, net.eval())
             return self._loaded

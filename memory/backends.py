@@ -7,13 +7,12 @@ changed: `VectorIndex` keeps writers apart from readers. Knows nothing of ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from memedit.memory.cores import cores_for
 from memedit.memory.index_rows import BLOCK, Ids, Rows, Vectors
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ TARGET_RECALL = 0.998
 EXHAUSTIVE_MASK = 10_000
 """A mask of up to so many rows is searched exhaustively, by the vectors themselves."""
 
-_FEW_ROWS = 8
 _PROBES_SAMPLE = 512
 _NEAREST = 5
 
@@ -379,32 +377,3 @@ def best_of(rows: Rows, queries: Vectors, k: int, among: Ids) -> tuple[Vectors, 
     best[:, :found] = np.take_along_axis(scores, order, axis=1)
     numbers[:, :found] = among[order]
     return best, numbers
-
-
-@contextmanager
-def cores_for(rows: int) -> Iterator[None]:
-    """Keep FAISS, in this thread, to one core for a few rows.
-
-    It would otherwise wake every core and wait for all of them even for one vector, which takes many times longer than the
-    work itself when others use the cores too.
-    """
-    import faiss
-
-    with at_most(1 if rows <= _FEW_ROWS else faiss.omp_get_max_threads()):
-        yield
-
-
-@contextmanager
-def at_most(cores: int) -> Iterator[None]:
-    """Keep FAISS, in this thread, to some cores."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    if cores >= before:
-        yield
-        return
-    faiss.omp_set_num_threads(cores)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

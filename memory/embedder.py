@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memedit.errors import ModelNotFound
+from memedit.memory.cores import use_one_core
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -142,13 +143,11 @@ class _MiniLM:
     """all-MiniLM-L6-v2 without sentence-transformers or transformers, whose import takes seconds: the same vectors, or nearly so
     where the processor multiplies bfloat16 (their cosine is 0.9999).
 
-    Batches run side by side, each on one core. PyTorch would instead spread every small matrix over all cores, which
-    gains little, and makes both one question and many texts several times slower when others use the cores too.
+    Batches run side by side, each on one core (`memedit.memory.cores`).
     """
 
     def __init__(self, folder: Path) -> None:
         import torch
-        from threadpoolctl import ThreadpoolController
         from tokenizers import Tokenizer
 
         from memedit.memory.minilm import SentenceEncoder
@@ -159,12 +158,6 @@ class _MiniLM:
         self._tokenizer.no_padding()
         self._encoder = SentenceEncoder(folder)
         self.dimension = _MINILM_DIMENSION
-
-        openmp = ThreadpoolController().select(user_api="openmp")
-
-        def use_one_core() -> None:
-            torch.get_num_threads()  # PyTorch sets a new thread's limit when first asked, over any set before
-            openmp.limit(limits=1)
 
         self._cores = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="memedit-embedder", initializer=use_one_core)

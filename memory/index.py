@@ -16,16 +16,17 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 
-from memedit.memory.backends import Backend, Clustered, Exact, Mask, at_most, nearest_of
+from memedit.memory.backends import Backend, Clustered, Exact, Mask, nearest_of
+from memedit.memory.cores import at_most
 from memedit.memory.index_compressed import Compressed
 from memedit.memory.index_rows import Ids, Rows, Vectors
+from memedit.memory.locks import ReadWriteLock
 from memedit.memory.snapshot import CorruptIndex as CorruptIndex
 from memedit.memory.snapshot import Sink, first_line, read_snapshot, write_snapshot
 
@@ -83,7 +84,7 @@ class VectorIndex:
         self._backend: Backend = Exact(dimension)
         self._gate = threading.RLock()
         """Held by whoever changes the index, so that one who only reads what writers change need not keep readers out."""
-        self._lock = _ReadWriteLock()
+        self._lock = ReadWriteLock()
         self._building = threading.Lock()
         self._builder: threading.Thread | None = None
         self._missed: deque[_Change] | None = None
@@ -415,41 +416,3 @@ class _Change(NamedTuple):
     ids: Ids
     rows: Ids | None
     dead: Ids
-
-
-class _ReadWriteLock:
-    """Readers together, writers alone; a waiting writer goes before new readers. Not reentrant."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._waiting = 0
-        self._writing = False
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writing and not self._waiting)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        with self._changed:
-            self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: not self._writing and not self._readers)
-            finally:
-                self._waiting -= 1
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()

@@ -24,9 +24,9 @@ from memedit.memory.backends import (
     Sample,
     best_of,
     clusters_for,
-    cores_for,
     fill,
 )
+from memedit.memory.cores import cores_for
 from memedit.memory.index_rows import Ids, Rows, Vectors
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from memedit.memory.cores import use_one_core
 from memedit.strategies.base import Complete, Measure, Rate, Request, Resolution, Step
 from memedit.strategies.driver import Toolbox
 
@@ -79,7 +80,7 @@ class Thinker:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
-        self.side = ThreadPoolExecutor(self._count, "memedit-planner", initializer=_use_one_core)
+        self.side = ThreadPoolExecutor(self._count, "memedit-planner", initializer=use_one_core)
         for name, value in _CACHES.items():  # read when PyTorch runs its first network, which is yet to come
             os.environ.setdefault(name, value)
 
@@ -119,7 +120,7 @@ class Thinker:
         self.side.shutdown()
 
     def _run(self) -> None:
-        _use_one_core()
+        use_one_core()
         active: list[_Job] = []
         while True:
             with self._changed:
@@ -148,12 +149,3 @@ def _serve(jobs: Sequence[_Job]) -> list[_Job]:
     for job, result in zip(jobs, results, strict=True):
         job.result = result
     return list(jobs)
-
-
-def _use_one_core() -> None:
-    """Have PyTorch run this thread's networks on one core: they are too small to gain from more, and others need these."""
-    import torch
-    from threadpoolctl import ThreadpoolController
-
-    torch.get_num_threads()  # PyTorch sets a new thread's limit when first asked, over any set before
-    ThreadpoolController().select(user_api="openmp").limit(limits=1)
