@@ -212,7 +212,11 @@ def test_clusters_find_nearly_all_that_an_exact_search_finds(clustered: tuple[Ve
 
 
 def test_clusters_take_additions_replacements_and_removals(clustered: tuple[VectorIndex, Ids, Vectors]) -> None:
-    index, ids, vectors = clustered
+    check_changes(*clustered)
+
+
+def check_changes(index: VectorIndex, ids: Ids, vectors: Vectors) -> None:
+    """Add to an index of 6,000 vectors, replace and remove, and see that it finds what it then holds."""
     fresh = around_topics(9, 3)
 
     index.add(np.array([99_999], dtype=np.int64), fresh[:1])

@@ -15,7 +15,7 @@ import pytest
 from memedit.memory import index_rows
 from memedit.memory.index import VectorIndex
 from memedit.memory.index_rows import Ids, Rows, Vectors
-from tests.memory.test_index import arange, around_topics, recall, unit
+from tests.memory.test_index import arange, around_topics, check_changes, recall, unit
 
 DIMENSION = 32
 
@@ -74,17 +74,7 @@ def test_an_exhaustive_search_is_exact_whatever_the_structure() -> None:
 
 
 def test_codes_take_additions_replacements_and_removals() -> None:
-    index, ids, vectors = compressed()
-    fresh = around_topics(9, 3)
-
-    index.add(np.array([99_999], dtype=np.int64), fresh[:1])
-    index.add(ids[:1], fresh[1:2])
-    index.remove(np.array([ids[1], ids[2], 123_456], dtype=np.int64))
-
-    assert len(index) == 6_000 + 1 - 2
-    assert index.search(fresh[:1], 1)[1].tolist() == [[99_999]]
-    assert index.search(fresh[1:2], 1)[1].tolist() == [[ids[0]]]
-    assert ids[1] not in index.search(vectors[1:2], 10)[1]
+    check_changes(*compressed())
 
 
 @pytest.mark.parametrize("size", [1, 7, 400])

@@ -17,7 +17,7 @@ import pytest
 from memedit.memory.memory import EditMemory
 from memedit.server.records import Records, Role
 from memedit.server.settings import Settings
-from tests.server.upstream import Sent, Upstream, make_upstream, served
+from tests.server.upstream import Sent, Upstream, scripted, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -81,13 +81,12 @@ def _gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Ed
     from memedit.server.app import create_app
 
     folder = tmp_path_factory.mktemp("page")
-    upstream_app, upstream = make_upstream()
     with (
-        served(upstream_app) as model,
+        scripted() as upstream,
         EditMemory(folder / "facts.db") as memory,
         Records(folder / "keys.db") as records,
     ):
-        app = create_app(Settings(f"{model}/v1", timeout=30.0, rate=0), memory, records, warm=False, page=True)
+        app = create_app(Settings(f"{upstream.url}/v1", timeout=30.0, rate=0), memory, records, warm=False, page=True)
         app.state.services.warm_up()  # once for all tests, and not within the first one's time
         with served(app) as url:
             yield url, memory, records, upstream

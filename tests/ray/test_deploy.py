@@ -15,7 +15,7 @@ from memedit.errors import InvalidSpec, ModelUnavailable
 from memedit.server.ray import Fleet, check_shared, deploy, stop
 from memedit.server.settings import Settings
 from tests.ray.conftest import Nodes
-from tests.server.upstream import Upstream, make_upstream, served
+from tests.server.upstream import Upstream, scripted
 
 QUESTION = "What is the capital of Japan?"
 PATIENCE = 600.0
@@ -23,9 +23,7 @@ PATIENCE = 600.0
 
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
-    app, state = make_upstream()
-    with served(app) as url:
-        state.url = url
+    with scripted() as state:
         yield state
 
 

@@ -19,7 +19,7 @@ from memedit.server.app import create_app
 from memedit.server.records import Records, Role
 from memedit.server.services import Services
 from memedit.server.settings import Settings
-from tests.server.upstream import Upstream, make_upstream, served
+from tests.server.upstream import Upstream, scripted, served
 
 _numbers = itertools.count(1)
 
@@ -61,9 +61,7 @@ class Gate:
 
 @pytest.fixture(scope="session")
 def _upstream() -> Iterator[Upstream]:
-    app, state = make_upstream()
-    with served(app) as url:
-        state.url = url
+    with scripted() as state:
         yield state
 
 

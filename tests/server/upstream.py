@@ -213,3 +213,12 @@ def served(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@contextmanager
+def scripted() -> Iterator[Upstream]:
+    """A scripted model server at work; gives what it was sent and what it is to say."""
+    app, state = make_upstream()
+    with served(app) as url:
+        state.url = url
+        yield state
