@@ -399,15 +399,17 @@ class MemEditor:
 
     def _make_tools(self) -> Toolbox:
         from memedit.planner import default_planner
+        from memedit.planner_gate import PlannerGate
         from memedit.scope import default_scope
         from memedit.strategies.driver import Toolbox
 
         planner, scorer = self._planner, self._scorer
+        gate = PlannerGate() if planner is None else None
         if planner is None or scorer is None:
             own_planner, own_scorer = default_planner(self.memory.catalogue)
             planner, scorer = planner or own_planner, scorer or own_scorer
         scope = self._scope or default_scope(self.memory.embedder)
-        return Toolbox(lambda: self.model, scope, planner, scorer, self._counterfactual)
+        return Toolbox(lambda: self.model, scope, planner, scorer, self._counterfactual, gate=gate)
 
     def view(self, *, namespace: str | None = None, as_of: datetime | None = None) -> MemoryView:
         """A reading of one namespace of the memory, now or at a past moment."""

@@ -231,7 +231,7 @@ class TrainedPlanner:
         import torch
         from safetensors.torch import load_file
 
-        from memedit.memory.minilm import in_quickest_type
+        from memedit.memory.minilm import quicken
         from memedit.planner_net import NetConfig, PlannerNet
         from memedit.planner_words import Describer, Vocabulary
 
@@ -241,7 +241,7 @@ class TrainedPlanner:
             net = PlannerNet(NetConfig(**self._sizes))
         weights = load_file(self._folder / "planner.safetensors")
         net.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
-        in_quickest_type(net)
+        quicken(net)
         known = self._folder / "descriptions.safetensors"
         return net.eval(), vocabulary, Describer(vocabulary, load_file(known) if known.is_file() else {})
 

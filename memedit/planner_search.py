@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from memedit.planner_net import MAX_HOPS, Choices, Memories, PlannerNet
 
 LONGEST = 32
 """No start entity is longer, in tokens."""
+LEAST = 5e-4
+"""Probability below which a chain is not gone on with; calibrated, less than a strategy asks of any chain."""
 _NEVER = -1e9
 
 
@@ -77,10 +80,13 @@ def search(
             return done
         flat = grown[:, :, :stop].flatten(1)
         scores, at = flat.topk(min(width, flat.shape[1]), dim=1)
+        if float(scores.max()) < math.log(LEAST):
+            break
         parents = at // stop
         past = [(_follow(keys, parents), _follow(values, parents)) for keys, values in past]
         beams = torch.cat([beams.gather(1, parents[:, :, None].expand(-1, -1, hop)), (at % stop)[:, :, None]], 2)
-    _collect(done, beams, scores)
+    else:
+        _collect(done, beams, scores)
     return [sorted(guesses, key=lambda guess: -guess.score)[:keep] for guesses in done]
 
 

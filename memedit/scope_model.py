@@ -259,7 +259,7 @@ class CrossEncoder:
             if self._loaded is None:
                 from safetensors.torch import load_file
 
-                from memedit.memory.minilm import in_quickest_type
+                from memedit.memory.minilm import quicken
                 from memedit.planner_words import Vocabulary
                 from memedit.scope_net import ScopeConfig, ScopeNet
 
@@ -268,7 +268,7 @@ class CrossEncoder:
                     raise ModelNotFound(f"There is no {path}.", "Train it with `memedit train scope`.")
                 net = ScopeNet(ScopeConfig(**self._network))
                 net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-                in_quickest_type(net)
+                quicken(net)
                 vocabulary = Vocabulary.installed()
                 self._loaded = (PairReader(vocabulary.folder), vocabulary.vectors, net.eval())
             return self._loaded

@@ -110,15 +110,19 @@ def mentions(text: str, name: str) -> list[Span]:
         >>> mentions("Is Malmö bigger than malmo's port? Malmöhus isn't.", "Malmo")
         [(3, 8), (21, 26)]
     """
-    pattern = _pattern(fold(name))
-    return [match.span() for match in pattern.finditer(fold(text))] if pattern is not None else []
+    folded, bare = fold(text), _bare(name)
+    if not bare or any(word not in folded for word in bare.split()):
+        return []  # most names are not there, and to compile a pattern takes long
+    return [match.span() for match in _pattern(bare).finditer(folded)]
 
 
 @lru_cache(maxsize=1 << 14)
-def _pattern(name: str) -> re.Pattern[str] | None:
-    name = re.sub(r"^(the|a|an) (?=\w)", "", name.strip(" \"'“”‘’"))
-    if not name:
-        return None
+def _bare(name: str) -> str:
+    return re.sub(r"^(the|a|an) (?=\w)", "", fold(name).strip(" \"'“”‘’"))
+
+
+@lru_cache(maxsize=1 << 14)
+def _pattern(name: str) -> re.Pattern[str]:
     body = r"\s+".join(re.escape(word) for word in name.split())
     before = r"(?<!\w)" if name[0].isalnum() and not _UNSPACED.match(name[0]) else ""
     after = r"(?!\w)" if name[-1].isalnum() and not _UNSPACED.match(name[-1]) else ""
@@ -197,7 +201,8 @@ def variant(text: str, name: str) -> Span | None:
         (None, None)
     """
     own = words(name)
-    if len(_without_initials(own)) < _LEAST_WORDS:
+    full = _without_initials(own)
+    if len(full) < _LEAST_WORDS or not _all_words(text).issuperset(full):
         return None
     found = list(_WORD.finditer(fold(text)))
     for first in range(len(found)):
@@ -212,6 +217,11 @@ def variant(text: str, name: str) -> Span | None:
                 if _are_variants(inside[at:] + inside[:at], own):
                     return start, end
     return None
+
+
+@lru_cache(maxsize=1 << 8)
+def _all_words(text: str) -> frozenset[str]:
+    return frozenset(words(text))
 
 
 def _are_variants(written: list[str], name: list[str]) -> bool:

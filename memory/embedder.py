@@ -163,11 +163,14 @@ class _MiniLM:
         self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="memedit-embedder", initializer=use_one_core)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
+        import torch
+
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         lengths = [len(ids) for ids in tokens]
         batches = list(_batches(lengths, min(_BATCH_TOKENS, sum(lengths) // self._cores)))
         vectors = np.empty((len(tokens), self.dimension), np.float32)
-        encoded = self._pool.map(lambda rows: self._forward([tokens[row] for row in rows]), batches)
+        here = len(batches) == 1 and torch.get_num_threads() == 1  # a thread on one core: no other need do it
+        encoded = (map if here else self._pool.map)(lambda rows: self._forward([tokens[row] for row in rows]), batches)
         for rows, part in zip(batches, encoded, strict=True):
             vectors[rows] = part
         return vectors

@@ -8,7 +8,7 @@ chain is then scored against the question. Knows nothing of beliefs or of which 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +26,9 @@ BRIDGE = 0.5
 """What a plan's probability is multiplied by for each hop that the question left out and an edit supplied."""
 BRIDGE_TO_BELIEF = 0.1
 """The same where the chain then goes on with beliefs: no edit bears it out."""
+UNLIKELY = 0.01
+"""The planner's confidence below which a chain that begins with a belief is not looked at where no other may come to an edit:
+scoring it would not lift it to what `Walk` asks of one."""
 
 Chain = tuple[str, ...]
 Span = tuple[int, int]
@@ -60,16 +63,30 @@ class Candidate:
     probability: float = 0.0
 
 
+class _Begun(NamedTuple):
+    """The chains from one start entity: those of edits, those planned, and both with what can be spliced of them."""
+
+    start: Start
+    edited: list[Chain]
+    planned: list[Chain]
+    chains: list[Chain]
+
+
 def weigh(question: str, view: MemoryView, plans: Sequence[Plan]) -> Step[list[Candidate]]:
-    """Every candidate chain for a question with its probability."""
-    candidates: list[Candidate] = []
+    """Every candidate chain for a question with its probability; where none of them can come to an edit, it is 0."""
+    begun = [one for one in (_begin(view, *each) for each in starts(question, view, plans).items()) if one.chains]
+    relations = view.relations()
     by_model = {plan.relations: plan.confidence for plan in plans if plan.by == "model"}
-    for start, planned in starts(question, view, plans).items():
-        edited = [path.relations for path in view.paths(start.name, MAX_HOPS)]
-        chains = list(dict.fromkeys([*edited, *planned, *splices(edited, planned, MAX_HOPS)]))[:MAX_CHAINS]
-        if not chains:
-            continue
-        scored = dict(zip(chains, (yield from score_paths(question, start.span, chains)), strict=True))
+    likely = {plan.relations for plan in plans if plan.confidence >= UNLIKELY}
+    worth_scoring = any(
+        held_hops(view, one.start.name, chain) != 0 or (chain in likely and _may_meet(chain, relations))
+        for one in begun
+        for chain in one.chains
+    )
+    candidates: list[Candidate] = []
+    for start, edited, planned, chains in begun:
+        scores = (yield from score_paths(question, start.span, chains)) if worth_scoring else [0.0] * len(chains)
+        scored = dict(zip(chains, scores, strict=True))
         scored |= {chain: max(scored[chain], sure) for chain, sure in by_model.items() if chain in scored}
         weighed = dict(scored)
         made = dict.fromkeys(by_model, "model") | dict.fromkeys(edited, "paths")
@@ -81,14 +98,24 @@ def weigh(question: str, view: MemoryView, plans: Sequence[Plan]) -> Step[list[C
                 bridged = scored[plan] * rate ** (len(whole) - len(plan))
                 weighed[whole] = max(bridged, weighed.get(whole, 0.0))
                 made.setdefault(whole, made.get(plan, "catalogue"))
-        relations = view.relations()
         for chain, score in weighed.items():
             held = held_hops(view, start.name, chain)
             if held < 0:
                 continue
-            possible = held > 0 or any(relation in relations for relation in chain[1:])
+            possible = held > 0 or _may_meet(chain, relations)
             candidates.append(Candidate(start, chain, held, possible, made.get(chain, "catalogue"), score))
     return candidates
+
+
+def _begin(view: MemoryView, start: Start, planned: list[Chain]) -> _Begun:
+    edited = [path.relations for path in view.paths(start.name, MAX_HOPS)]
+    chains = list(dict.fromkeys([*edited, *planned, *splices(edited, planned, MAX_HOPS)]))[:MAX_CHAINS]
+    return _Begun(start, edited, planned, chains)
+
+
+def _may_meet(chain: Chain, relations: Collection[str]) -> bool:
+    """Whether a chain that begins with a belief may come to an edit later, going by the relations that edits have."""
+    return any(relation in relations for relation in chain[1:])
 
 
 def realise(view: MemoryView, start: str, plan: Chain, room: int = MAX_HOPS) -> Chain:

@@ -42,6 +42,7 @@ from memedit.strategies.base import (
 if TYPE_CHECKING:
     from memedit.memory.embedder import Vectors
     from memedit.memory.memory import MemoryView
+    from memedit.planner_gate import PlannerGate
 
 SIDE_BY_SIDE = 256
 """Most questions in flight at once."""
@@ -58,6 +59,7 @@ class Toolbox:
         scorer: Serves `ScorePaths`.
         counterfactual: Gives the counterfactual model; the base model if None.
         side: Where the planner works while scope is told, for `Read`; None to do one after the other.
+        gate: Tells the questions that the planner should read, for `Read`; all of them if None.
     """
 
     model: Callable[[], LanguageModel]
@@ -66,6 +68,7 @@ class Toolbox:
     scorer: PathScorer
     counterfactual: Callable[[], LanguageModel] | None = None
     side: Executor | None = None
+    gate: PlannerGate | None = None
 
     def serve(self, requests: Sequence[Request]) -> list[object]:
         """The result of each request, in order; requests of a kind are served in one batch.
@@ -113,10 +116,12 @@ class Toolbox:
 
     def _read(self, requests: Sequence[Read]) -> list[tuple[list[Scoped], list[Plan]]]:
         questions = [(one.question, one.view) for one in requests]
-        planning = None if self.side is None else self.side.submit(self.planner.plan, questions)
+        worth = self.gate.worth_planning(questions) if self.gate is not None else [True] * len(questions)
+        chosen = [question for question, is_worth in zip(questions, worth, strict=True) if is_worth]
+        planning = self.side.submit(self.planner.plan, chosen) if self.side is not None and chosen else None
         scoped = self._retrieve([Retrieve(one.view, one.question, one.k) for one in requests])
-        plans = self.planner.plan(questions) if planning is None else planning.result()
-        return list(zip(scoped, plans, strict=True))
+        plans = iter(self.planner.plan(chosen) if planning is None else planning.result())
+        return [(found, next(plans) if is_worth else []) for found, is_worth in zip(scoped, worth, strict=True)]
 
     def _measure(self, prompts: Sequence[Prompt]) -> list[Size]:
         model = self.model()

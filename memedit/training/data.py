@@ -205,6 +205,11 @@ class Sampler:
                 example = self._composed()
         return self._roughen(example)
 
+    @property
+    def plain_names(self) -> list[str]:
+        """Names of entities that ask for nothing by themselves."""
+        return self._plain_names
+
     def batch(self, size: int) -> list[Example]:
         """The next `size` examples."""
         return [self.draw() for _ in range(size)]

@@ -26,6 +26,7 @@ from memedit.planner_model import Calibration, TrainedPlanner, description
 from memedit.planner_words import Describer, Vocabulary
 from memedit.strategies.base import Plan
 from memedit.training.data import Case, Corpus, read_cases, read_corpus
+from memedit.training.gate import train_gate
 from memedit.training.planner import TrainConfig, Trainer, export
 from memedit.training.planner_report import evaluate, fit_calibration, same_name, write_report
 
@@ -56,12 +57,13 @@ def train_planner(
     start: str | Path | None = None,
     calibration: Calibration | None = None,
     catalogue: Catalogue | None = None,
+    gate_texts: int = 4000,
     resume: bool = True,
     progress: bool = True,
 ) -> dict[str, object]:
     """Train the planner.
 
-    Writes to `out`: ``weights/`` (what `TrainedPlanner` loads), ``report.json``, ``loss.png``, ``calibration.png`` and
+    Writes to `out`: ``weights/`` (what `TrainedPlanner` and `PlannerGate` load), ``report.json``, ``loss.png``, ``calibration.png`` and
     the checkpoint.
 
     Args:
@@ -73,6 +75,7 @@ def train_planner(
         start: Folder of weights to start from, instead of the sentence encoder.
         calibration: Used where nothing is held out to calibrate on; that of `start` if None.
         catalogue: Relations to plan with; the built-in ones if None.
+        gate_texts: Texts of each kind that the gate is trained on.
         resume: Whether to go on from a checkpoint in `out` made with the same settings.
         progress: Whether to show a progress bar.
 
@@ -114,6 +117,7 @@ def train_planner(
             report["held_out"] = evaluate(TrainedPlanner(catalogue, folder), held, memory.view()).to_dict()
     elif calibration := calibration or _calibration_of(start):
         _set_calibration(folder, calibration)
+    report["gate"] = train_gate(data, folder, corpus, catalogue, texts=gate_texts, seed=config.seed)
     write_report(out, report, trainer.losses)
     return report
 

@@ -58,6 +58,14 @@ def test_in_float32_the_vectors_are_exactly_those_of_sentence_transformers(
     np.testing.assert_allclose(SentenceEmbedder().encode(TEXTS), reference.encode(TEXTS), atol=2e-6)
 
 
+def test_without_packed_weights_the_vectors_are_the_same(
+    embedder: SentenceEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minilm, "can_pack", lambda: False)
+
+    assert (SentenceEmbedder().encode(TEXTS) * embedder.encode(TEXTS)).sum(1).min() > 0.9998
+
+
 def test_rows_are_float32_of_length_one(embedder: SentenceEmbedder) -> None:
     vectors = embedder.encode(TEXTS)
 

@@ -225,6 +225,22 @@ def test_scope_and_plans_of_a_question_come_as_a_pair_and_where_there_is_room_si
     assert pairs == expected
 
 
+def test_the_planner_reads_no_question_that_the_gate_keeps_back() -> None:
+    class Gate:
+        def worth_planning(self, questions: Sequence[tuple[str, object]]) -> list[bool]:
+            return [text != "chat" for text, _ in questions]
+
+    class Plans(NoPlanner):
+        def plan(self, questions: Sequence[tuple[str, object]]) -> list[list[Plan]]:
+            return [[Plan(text, (0, 1), ("P36",), 0.5)] for text, _ in questions]
+
+    toolbox = Toolbox(EchoModel, NoScope(), Plans(), LengthScorer(), gate=Gate())  # type: ignore[arg-type]
+    pairs = toolbox.serve([Read(None, "a"), Read(None, "chat"), Read(None, "b")])  # type: ignore[arg-type]
+
+    planned = {"a": [Plan("a", (0, 1), ("P36",), 0.5)], "chat": [], "b": [Plan("b", (0, 1), ("P36",), 0.5)]}
+    assert pairs == [([], plans) for plans in planned.values()]
+
+
 def test_texts_are_embedded_once_however_many_ask_for_them() -> None:
     with EditMemory(embedder=HashEmbedder(), embed_on_write=False) as memory:
         view = memory.view()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def test_the_nearest_demonstration_is_the_last(editor: MemEditor) -> None:
     similarity = EMBEDDER.encode(shown) @ EMBEDDER.encode(["The capital of France is Lyon."])[0]
 
     assert len(shown) == 32
-    assert list(similarity) == sorted(similarity)
+    in_bfloat16 = 3e-3  # a text's vector is not quite the same alone and in a batch
+    assert all(nearer >= farther - in_bfloat16 for farther, nearer in pairwise(similarity))
 
 
 def test_questions_about_one_fact_share_all_but_the_last_line(editor: MemEditor) -> None:

@@ -157,6 +157,19 @@ class Fixed:
         return [[known.get(chain, 0.001) for chain in request.chains] for request in requests]
 
 
+def test_chains_are_not_scored_where_none_can_come_to_an_edit(editor: MemEditor) -> None:
+    class Unscored(Fixed):
+        def score(self, requests: Sequence[ScorePaths]) -> list[list[float]]:
+            raise AssertionError(requests)
+
+    editor.add_fact("France", "capital", "Lyon")
+    question, span = "Who is married to the author of Emma?", (32, 36)
+    plans = [Plan("Emma", span, ("P50", "P26"), 0.9), Plan("Emma", span, ("P50", "P27", "P36"), 0.001)]
+    asked = MemEditor(editor.model, editor.memory, planner=Fixed(plans), scorer=Unscored(plans))
+
+    assert not asked.ask(question).in_scope
+
+
 def test_a_sentence_in_the_very_words_of_the_question_wins_over_a_fact_of_one_hop(editor: MemEditor) -> None:
     editor.add_facts(
         ["Who was behind the creation of Verdala Palace? Ada Quill", ("Verdala Palace", "architect", "Bo Li")]

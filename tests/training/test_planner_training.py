@@ -111,10 +111,13 @@ def test_the_command_writes_weights_that_plan_and_a_report(tmp_path: Path) -> No
     (data / MQUAKE).write_text(json.dumps([mquake_case(number) for number in range(4)]))
     config = TrainConfig(steps=2, batch=4, open_batch=0)
 
-    report = train_planner(
-        data, out, config=config, held_out=0.25, catalogue=catalogue_of("P50", "P27"), progress=False
-    )
-    again = train_planner(data, out, config=config, held_out=0.25, catalogue=catalogue_of("P50", "P27"), progress=False)
+    def run() -> dict[str, object]:
+        catalogue = catalogue_of("P50", "P27")
+        return train_planner(
+            data, out, config=config, held_out=0.25, catalogue=catalogue, gate_texts=20, progress=False
+        )
+
+    report, again = run(), run()
 
     assert (report["cases"], report["held_out_cases"]) == (3, 1)
     assert (report["resumed"], again["resumed"]) == (False, True)
