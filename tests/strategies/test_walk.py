@@ -357,6 +357,20 @@ def test_a_belief_that_leads_back_to_where_the_chain_has_been_is_no_answer(edito
     assert [hop.object for hop in answer.hops] == ["Finnish", "Finland"]
 
 
+def test_a_belief_that_only_adds_to_the_name_is_asked_for_once_more(editor: MemEditor) -> None:
+    def believe(prompt: object) -> str:
+        return " Acme Sports" if "War and Peace" not in str(prompt) else " Oslo"
+
+    editor.add_fact("Nimbus", "original broadcaster", "Acme")
+    question = "In which city is the network that aired Nimbus based?"
+    span = (question.index("Nimbus"), question.index(" based"))
+    plans = Fixed([Plan("Nimbus", span, ("P449", "P159"), 0.9)])
+
+    answer = MemEditor(ScriptedModel(believe), editor.memory, planner=plans, scorer=plans).ask(question)
+
+    assert [hop.object for hop in answer.hops] == ["Acme", "Oslo"]
+
+
 def test_a_question_for_the_name_of_an_edits_object_is_answered(editor: MemEditor) -> None:
     editor.add_fact("Nimbus", "director", "Ada Quill")
 
