@@ -15,22 +15,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memedit.answer import Hop
 from memedit.claims import rules_out
 from memedit.counterfactual import left_to_ask
-from memedit.memory.fact import Fact, Relation
+from memedit.memory.fact import Fact
 from memedit.models.base import Sampling
 from memedit.nested import find_nested, plainly, question_left
-from memedit.prompts.belief import (
-    BELIEF_STOP,
-    BELIEF_TOKENS,
-    belief_claim,
-    belief_prompt,
-    parse_belief,
-    short_answer_prompt,
-)
+from memedit.prompts.belief import belief_claim
 from memedit.prompts.plan import PLAN_TOKENS, parse_plan, plan_prompt, plan_schema
 from memedit.strategies.base import (
     Plan,
@@ -46,6 +39,7 @@ from memedit.strategies.base import (
     retrieve,
     score_paths,
 )
+from memedit.strategies.beliefs import ask_belief
 from memedit.strategies.chains import MAX_HOPS, Candidate, Chain, held_hops, realise, splices, weigh
 from memedit.strategies.resolved import answer_resolved, edit_hop
 
@@ -70,18 +64,6 @@ TRIES = 2
 """Chains walked for a question."""
 MODEL_CONFIDENCE = 0.5
 """Its plans come without a calibrated confidence: they count as even odds."""
-
-
-class Belief(NamedTuple):
-    """What the base model says of a slot.
-
-    Attributes:
-        name: What it names; empty where it names nothing.
-        log_probability: Of what it wrote, where it tells.
-    """
-
-    name: str
-    log_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,28 +367,6 @@ def plan_with_model(question: str, view: MemoryView, plans: Sequence[Plan]) -> S
         return []
     at = question.index(found.start)
     return [Plan(found.start, (at, at + len(found.start)), found.relations, MODEL_CONFIDENCE, "model")]
-
-
-def ask_belief(view: MemoryView, entity: str, relation: str, *, probability: bool = False) -> Step[Belief]:
-    """What the base model believes about a slot; with its probability, where that is wanted and the model tells.
-
-    A belief that only adds to the entity's name ("NBC Sports" for the city where NBC is) is no answer: it is asked once more, in
-    another form.
-    """
-    asked = view.catalogue.get(relation)
-    sampling = Sampling(max_tokens=BELIEF_TOKENS, stop=BELIEF_STOP, probability=probability)
-    for prompt in (belief_prompt(asked, entity), short_answer_prompt(asked.ask(entity))):
-        completion = yield from complete(prompt, sampling)
-        name = parse_belief(completion.text)
-        if not (name.casefold().startswith(f"{entity.casefold()} ") and leads_to_another_kind(asked)):
-            return Belief(name, completion.log_probability)
-    return Belief("", None)
-
-
-def leads_to_another_kind(relation: Relation) -> bool:
-    """Whether what a relation leads from and what it leads to are told apart by their kinds."""
-    kinds, others = relation.subject_types, relation.object_types
-    return bool(kinds and others) and "thing" not in kinds | others and not kinds & others
 
 
 def log_odds(probability: float) -> float:
