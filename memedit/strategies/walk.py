@@ -189,7 +189,7 @@ class Walk:
             return None
         facts = view.lookup(candidate.start.name, candidate.chain[0])
         hop = edit_hop(view, facts[-1], candidate.probability)
-        if left_to_ask(question, [hop], view) is None:
+        if find_nested(question, hop.entity) is None or left_to_ask(question, [hop], view) is None:
             return None
         return Resolution((facts[-1],), (hop,), candidate.probability, candidate.planner)
 
