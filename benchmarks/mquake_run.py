@@ -248,8 +248,8 @@ def _laps() -> Iterator[float]:
 
 def ask_beliefs(editor: MemEditor, hops: Mapping[str, GoldHop], log: RunLog) -> None:
     """Ask the base model each hop alone, in the words in which `walk` asks for a belief; no edit is shown to it."""
+    from memedit.strategies.beliefs import ask_belief
     from memedit.strategies.driver import run_each
-    from memedit.strategies.walk import ask_belief
 
     keys = list(hops)
     with progress("unedited hops, asked alone", total=len(keys)) as advance:

@@ -97,7 +97,7 @@ def judge(question: str, facts: Sequence[Fact], hops: Sequence[Hop], names: Name
         return None
     claim = read_claim(question, hops, relation, names)
     if claim is None:
-        return None
+        return hops[-1].object if _leaves_choice(question, hops[0].entity, names) else None
     objects = [one.object for one in facts if one.id == hops[-1].edit_id] or [hops[-1].object]
     if not relation.single_valued:
         objects += [one.object for one in facts if one.relation == relation.id and one.subject == hops[-1].entity]
@@ -227,6 +227,15 @@ def _by_phrase(question: str, hops: Sequence[Hop], relation: Relation, names: Na
                 return
 
 
+def _leaves_choice(question: str, entity: str, names: Names) -> bool:
+    """Whether a question that is read as no claim leaves a choice of objects: "Was Ann male or female?"."""
+    asked = _asked(question)
+    about, either, last = asked.rest.rpartition(" or ") if asked else ("", "", "")
+    if not either or len(last.split()) > _LONGEST_CHOICE or not names_entity(about, entity, names):
+        return False
+    return all(names.catalogue.parse(text) is None for text, _ in sentences(question))
+
+
 class _Asked(NamedTuple):
     """A yes/no question taken apart: "Isn't it still Lyon?" is "is", "it Lyon", negated."""
 
@@ -301,6 +310,8 @@ _DEMONYM = re.compile(r"[A-Z][a-z]+(?:ish|ese|ian|ean|can|ench|utch|reek|wiss|el
 _NESTED = frozenset({"occupation", "genre", "position", "office"})
 """Kinds with kinds of themselves: a guitarist is a musician too."""
 _SHORTEST_HEAD = 8
+_LONGEST_CHOICE = 3
+"""Most words of the last thing that a question leaves to choose."""
 _IRREGULAR = {
     "write": ("wrote", "writes"), "speak": ("speaks", "spoke"), "make": ("makes", "made"), "win": ("won", "wins"),
     "hold": ("holds", "held"), "lead": ("leads", "led"), "build": ("built", "builds"), "run": ("runs", "ran"),

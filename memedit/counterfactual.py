@@ -43,7 +43,7 @@ _ASKS_FOR_HOLDER = re.compile(
     r"club|party|group|band|church|product|office|position|book|work)\b",
     re.IGNORECASE,
 )
-_QUESTION_AND_ANSWER = re.compile(r"^[^?]+\?\s+(?P<answer>[^?]+?)\.?$")
+_QUESTION_AND_ANSWER = re.compile(r"^(?P<question>[^?]+\?)\s+(?P<answer>[^?]+?)\.?$")
 _SENTENCE_END = re.compile(r"(?<=\w\w[.?!])\s+(?=[\"“A-Z0-9])|\n+")
 _ENDS_OPEN = re.compile(r"[^.?!]$")
 
@@ -134,9 +134,11 @@ def answer_text(question: str, facts: Sequence[Fact], hops: Sequence[Hop], names
 def _given_answer(question: str, facts: Sequence[Fact]) -> str | None:
     """The answer that a free-text fact was given with ("Who wrote Nimbus? Ada Quill."), to a question for it."""
     match = _QUESTION_AND_ANSWER.match(facts[0].statement) if len(facts) == 1 else None
-    if match is None or _YES_OR_NO.match(question) or _WRITES.match(question) or is_yes_or_no(question):
+    if match is None:
         return None
-    return match.group("answer")
+    own = match.group("question").casefold() == question.strip().casefold()
+    asks = not (_YES_OR_NO.match(question) or _WRITES.match(question) or is_yes_or_no(question))
+    return match.group("answer") if own or asks else None
 
 
 def _asking_part(question: str, entity: str) -> str:

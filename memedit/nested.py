@@ -13,7 +13,7 @@ from typing import NamedTuple
 from memedit.answer import Hop
 from memedit.claims import Names
 from memedit.errors import UnknownRelation
-from memedit.memory.fact import EntityType
+from memedit.memory.fact import EntityType, Relation
 from memedit.memory.naming import PLACES, kind_of
 
 
@@ -84,21 +84,54 @@ def question_left(question: str, hop: Hop, names: Names) -> str | None:
         hop: The only hop of a resolved chain.
         names: Tell names and relations apart.
     """
-    found = find_nested(question, hop.entity)
-    if found is None:
-        return None
     try:
         relation = names.catalogue.get(hop.relation)
     except UnknownRelation:
         return None
+    found = find_nested(question, hop.entity)
+    if found is None:
+        return _asked_of_object(question, hop, relation)
     own = {word[:_STEM] for word in _WORD.findall(f"{relation.label} {relation.question}".casefold())}
     if all(word[:_STEM] in own for word in _WORD.findall(_EMPTY_WORDS.sub(" ", found.before).casefold())):
         return None  # "What caused the death of Ann?" asks for the cause of death
-    types = relation.object_types
-    known = kind_of(hop.object)
-    kinds = frozenset({known}) if known is not None and (known in types or known in PLACES) else types
     asked = frozenset(_KINDS[word] for word in _WORD.findall(found.before.casefold()) if word in _KINDS)
-    return None if asked & kinds else found.about(hop.object)
+    return None if asked & _kinds(hop, relation) else found.about(hop.object)
+
+
+def plainly(question: str, names: Names) -> str:
+    """A question for the name of what a relation leads to, as one for that; any other as it is.
+
+    "What is the origin of Ann's name?" asks about a name: that is no relation.
+
+    >>> from memedit.claims import builtin_names
+    >>> plainly("What's the director of Nimbus's name?", builtin_names())
+    'What is the director of Nimbus?'
+    """
+    match = _FOR_NAME.fullmatch(question.strip())
+    plain = f"What {'was' if match['verb'] == 'was' else 'is'} {match['phrase']}?" if match else ""
+    return plain if match and names.catalogue.parse_question(plain) is not None else question
+
+
+def _asked_of_object(question: str, hop: Hop, relation: Relation) -> str | None:
+    """The question with the object in the place of the entity, where it asks for what the object cannot be but may have: the
+    country of a city, the holy book of a religion.
+    """
+    match = _ASKS_FOR_KIND.search(question)
+    place = question.casefold().find(hop.entity.casefold())
+    if match is None or place < 0 or not question.rstrip().endswith("?"):
+        return None
+    asked, types, kinds = _KINDS_OF_ANSWERS[match.group(1).casefold()], relation.object_types, _kinds(hop, relation)
+    if not kinds or "thing" in kinds or types == {asked}:
+        return None
+    among_places = asked in PLACES and kinds & PLACES
+    beyond = kinds <= _WITHIN.get(asked, frozenset()) if among_places else asked not in kinds | types
+    return question[:place] + hop.object + question[place + len(hop.entity) :] if beyond else None
+
+
+def _kinds(hop: Hop, relation: Relation) -> frozenset[EntityType]:
+    """What the object of a hop can be."""
+    known, types = kind_of(hop.object), relation.object_types
+    return frozenset({known}) if known is not None and (known in types or known in PLACES) else types
 
 
 def _end_of_phrase(question: str, before: str, inside: str, end: int, *, after: int) -> int:
@@ -148,3 +181,17 @@ _KINDS: dict[str, EntityType] = {
     "position": "position", "genre": "genre",
 }  # fmt: skip
 """What a word says is asked for."""
+_KINDS_OF_ANSWERS = {
+    word: kind for word, kind in _KINDS.items() if word not in ("who", "whom", "position", "genre")
+} | dict.fromkeys(("book", "text", "scripture"), "work")
+"""The same for words that come after "which"."""
+_ASKS_FOR_KIND = re.compile(
+    rf"\b(?:what|which)(?:['’]s| is| are| was| were)?(?: the)?(?: [a-z-]+){{0,2}}? ({'|'.join(_KINDS_OF_ANSWERS)})"
+    rf"(?= (?:{_AUXILIARY}|in|on|at|from|by|for|of|that|which|where|to|[a-z]+ed|spoken)\b|(?-i: [A-Z])|[?,])",
+    re.IGNORECASE,
+)
+_WITHIN: dict[EntityType, frozenset[EntityType]] = {
+    "country": frozenset({"city"}), "continent": frozenset({"city", "country"}),
+}  # fmt: skip
+"""What lies within places of a kind."""
+_FOR_NAME = re.compile(r"what(?:['’](?=s)| )(?P<verb>s|is|was) (?P<phrase>the [a-z].+)['’]s? name\?", re.IGNORECASE)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from memedit.memory.fact import EntityType, Fact, Relation
+from memedit.memory.naming import kind_of
 from memedit.scope_text import TITLES
 from memedit.strategies.base import Plan, Step, score_paths
 
@@ -136,6 +137,9 @@ def realise(view: MemoryView, start: str, plan: Chain, room: int = MAX_HOPS) -> 
         if not facts and (bridge := _bridge(view, entity, arrived, relation)):
             chain.append(bridge.relation)
             entity = bridge.object
+            if bridge.relation in relation.inherited_through and kind_of(entity) in relation.object_types:
+                arrived = relation.object_types
+                continue  # what is in the region of Uganda is in the country of Uganda
             facts = view.lookup(entity, name)
         chain.append(name)
         if not facts:

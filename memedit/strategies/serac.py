@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memedit.nested import plainly
 from memedit.strategies.base import Resolution, Step, Steps, retrieve
 from memedit.strategies.resolved import answer_resolved, edit_hop
 
@@ -41,7 +42,7 @@ class Serac:
         """See `memedit.strategies.base.Resolver`."""
         if len(view) == 0:
             return Resolution()
-        best = next(iter((yield from retrieve(view, question, k=1))), None)
+        best = next(iter((yield from retrieve(view, plainly(question, view), k=1))), None)
         if best is None:
             return Resolution()
         if not best.in_scope:

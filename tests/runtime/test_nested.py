@@ -8,7 +8,7 @@ import pytest
 
 from memedit.answer import Hop
 from memedit.claims import builtin_names
-from memedit.nested import find_nested, question_left
+from memedit.nested import find_nested, plainly, question_left
 
 
 def hop(entity: str, relation: str, obj: str) -> Hop:
@@ -55,6 +55,21 @@ def hop(entity: str, relation: str, obj: str) -> Hop:
             hop("Nimbus", "P364", "Welsh"),
             "In which country is Welsh spoken?",
         ),
+        (
+            "In which country did Ann Lee die, if not at sea?",
+            hop("Ann Lee", "P20", "Paris"),
+            "In which country did Paris die, if not at sea?",
+        ),
+        (
+            "What is the holy book followed by Ann Lee?",
+            hop("Ann Lee", "P140", "Islam"),
+            "What is the holy book followed by Islam?",
+        ),
+        (
+            "Which country does Ann Lee play for?",
+            hop("Ann Lee", "P54", "Acme FC"),
+            "Which country does Acme FC play for?",
+        ),
     ],
 )
 def test_the_object_takes_the_place_of_the_phrase_that_describes_it(question: str, made: Hop, left: str) -> None:
@@ -73,10 +88,23 @@ def test_the_object_takes_the_place_of_the_phrase_that_describes_it(question: st
         ("Who is the author of the novel Nimbus?", hop("Nimbus", "P50", "Ada Quill")),
         ("What did Ann Lee's mother say?", hop("Bo Li", "P27", "Fiji")),
         ("The official language of Foo is", hop("Foo", "P37", "Dutch")),
+        ("What city was Ann Lee born in?", hop("Ann Lee", "P19", "Iceland")),
+        ("On which continent is Foo Peak?", hop("Foo Peak", "P30", "Australia")),
+        ("Which company owns Foo?", hop("Foo", "P127", "Belgium")),
+        ("Which sport team does Ann Lee play for?", hop("Ann Lee", "P54", "Acme FC")),
+        ("What city was Ann Lee born in?", hop("Ann Lee", "P19", "Paris")),
     ],
 )
 def test_a_question_for_the_object_itself_leaves_nothing(question: str, made: Hop) -> None:
     assert question_left(question, made, builtin_names()) is None
+
+
+def test_a_question_for_the_name_of_something_asks_for_it() -> None:
+    names = builtin_names()
+
+    assert plainly("What's the capital of Foo's name?", names) == "What is the capital of Foo?"
+    assert plainly("What was the director of Nimbus’s name?", names) == "What was the director of Nimbus?"
+    assert plainly("What is the origin of Ann's name?", names) == "What is the origin of Ann's name?"
 
 
 @pytest.mark.parametrize("words", ["the name of ", "what's ", "in which ", "the of ", "the X of "])

@@ -46,6 +46,14 @@ def test_the_sport_of_a_player_is_that_of_the_position_played(memory: EditMemory
     assert realise(seen, "Bo Li", ("P641",)) == ("P413", "P641")
 
 
+def test_the_country_of_what_is_in_a_region_is_that_of_the_region(memory: EditMemory) -> None:
+    seen = view(memory, ("Foo Hall", "P131", "Athens"), ("Bar Hall", "P131", "Turkey"))
+
+    assert realise(seen, "Foo Hall", ("P17", "P36")) == ("P131", "P17", "P36")
+    assert realise(seen, "Bar Hall", ("P17", "P36")) == ("P131", "P36")
+    assert realise(seen, "Bar Hall", ("P17",)) == ("P131",)
+
+
 def test_nothing_is_put_in_where_an_edit_holds_the_hop(memory: EditMemory) -> None:
     seen = view(
         memory, ("Bo Li", "P413", "relief pitcher"), ("relief pitcher", "P641", "rugby"), ("Bo Li", "P641", "golf")

@@ -113,6 +113,23 @@ def test_a_free_text_fact_has_no_slot_and_goes_to_the_model() -> None:
     assert isinstance(request, Complete)
 
 
+@pytest.mark.parametrize("question", ["How endangered does anyone consider Foo?", "Is Foo endangered at all?"])
+def test_the_very_question_of_a_fact_has_its_answer(question: str) -> None:
+    fact = FACT.model_copy(update={"statement": f"{question} vulnerable", "relation": "free_text"})
+
+    assert settle(question, (fact,), ()) == "vulnerable"
+    assert settle("Is Foo common?", (fact,), ()) is None
+
+
+def test_a_question_that_leaves_a_choice_in_words_of_its_own_is_answered_with_the_object() -> None:
+    ann = Hop("Ann Lee", "P21", "sex or gender", "female", "edit", 7)
+    father = Hop("Ann Lee", "P22", "father", "Dan Lee", "edit", 7)
+
+    assert settle("Was Ann Lee male or feminine?", (FACT,), (ann,)) == "female"
+    assert settle("Was Ann Lee male or not?", (FACT,), (ann,)) is None
+    assert settle("Is Bo Lee the father of Ann Lee or Cy?", (FACT,), (father,)) is None
+
+
 def test_the_counterfactual_model_is_asked_apart_from_the_base_model() -> None:
     base, edited = ScriptedModel(lambda text: "base"), ScriptedModel(lambda text: "edited")
     tools = Toolbox(lambda: base, Nothing(), Nothing(), Nothing(), lambda: edited)

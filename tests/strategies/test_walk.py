@@ -11,7 +11,7 @@ from memedit.memory.embedder import SentenceEmbedder
 from memedit.memory.memory import MemoryView
 from memedit.models.base import Completion, Prompt, Sampling
 from memedit.models.scripted import ScriptedModel
-from memedit.strategies.base import Plan, ScorePaths
+from memedit.strategies.base import Plan, Scoped, ScorePaths
 from memedit.strategies.chains import splices
 from memedit.strategies.driver import run
 from memedit.strategies.walk import Walk
@@ -329,3 +329,62 @@ def test_a_plan_that_is_no_plan_changes_nothing(editor: MemEditor) -> None:
     answer = MemEditor(model, editor.memory, strategy=Walk(plan_below=1.1)).ask("What is the capital of France?")
 
     assert answer.text == "Lyon"
+
+
+class Even:
+    """A scope classifier that gives every fact the same probability."""
+
+    threshold = 0.5
+
+    def __init__(self, probability: float) -> None:
+        self._probability = probability
+
+    def retrieve(self, requests: Sequence[tuple[MemoryView, str, int]]) -> list[list[Scoped]]:
+        return [[Scoped(fact, self._probability) for fact in view.facts()] for view, _, _ in requests]
+
+
+@pytest.mark.parametrize(("in_doubt", "sure", "in_scope"), [(0.2, 0.9, True), (0.2, 0.1, False), (0.01, 0.9, False)])
+@pytest.mark.parametrize("fact", ["On what channel did Nimbus first appear? Acme TV", ("Nimbus", "P449", "Acme TV")])
+def test_where_the_classifier_is_in_doubt_the_planner_is_heard(
+    fact: str | tuple[str, str, str], in_doubt: float, sure: float, in_scope: bool
+) -> None:
+    planner = Fixed([Plan("Nimbus", (18, 24), ("P449",), sure)])
+    scope = Even(in_doubt)
+
+    with MemEditor(ScriptedModel("base"), embedder=EMBEDDER, scope=scope, planner=planner, scorer=planner) as editor:
+        editor.add_facts([fact])
+
+        assert editor.ask("Which channel did Nimbus show up on for the first time?").in_scope == in_scope
+
+
+def test_a_belief_that_leads_back_to_where_the_chain_has_been_is_no_answer(editor: MemEditor) -> None:
+    def believe(prompt: object) -> str:
+        return " Finnish" if "Finland" in str(prompt).rsplit("Q:", 1)[-1] else " Finland"
+
+    editor.add_fact("Flanders", "official language", "Finnish")
+    plans = Fixed([Plan("Flanders", (39, 47), ("P37", "P495", "P37"), 0.9)])
+    question = "In which country is the language of Flanders spoken too?"
+
+    answer = MemEditor(ScriptedModel(believe), editor.memory, planner=plans, scorer=plans).ask(question)
+
+    assert [hop.object for hop in answer.hops] == ["Finnish", "Finland"]
+
+
+def test_a_belief_that_only_adds_to_the_name_is_asked_for_once_more(editor: MemEditor) -> None:
+    def believe(prompt: object) -> str:
+        return " Acme Sports" if "War and Peace" not in str(prompt) else " Oslo"
+
+    editor.add_fact("Nimbus", "original broadcaster", "Acme")
+    question = "In which city is the network that aired Nimbus based?"
+    span = (question.index("Nimbus"), question.index(" based"))
+    plans = Fixed([Plan("Nimbus", span, ("P449", "P159"), 0.9)])
+
+    answer = MemEditor(ScriptedModel(believe), editor.memory, planner=plans, scorer=plans).ask(question)
+
+    assert [hop.object for hop in answer.hops] == ["Acme", "Oslo"]
+
+
+def test_a_question_for_the_name_of_an_edits_object_is_answered(editor: MemEditor) -> None:
+    editor.add_fact("Nimbus", "director", "Ada Quill")
+
+    assert editor.ask("What's the director of Nimbus's name?").text == "Ada Quill"
