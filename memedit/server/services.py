@@ -29,7 +29,7 @@ from memedit.server.settings import Settings
 from memedit.server.thinking import Thinker
 from memedit.server.tracing import traced
 from memedit.server.upstream import Upstream
-from memedit.strategies.base import Resolution, Resolver, Step
+from memedit.strategies.base import Read, Resolution, Resolver, Step
 from memedit.strategies.driver import Toolbox
 from memedit.strategies.walk import Walk
 
@@ -41,6 +41,9 @@ MOST_WAITING = 256
 """Most beliefs asked of the upstream server at a time."""
 OWN_THRESHOLD = 0.07
 """`Walk.own_threshold`, which 97 of 100 right beliefs of the embedded model reach."""
+_FIRST = "Who is the head of the state where Rome is?"
+_LENGTHS = range(4, 64, 6)
+"""Words of the questions that are planned at the start."""
 POSITION_SECONDS = 5.0
 """How long a request waits for the log position that it asks for."""
 
@@ -84,12 +87,15 @@ class Services:
         return await anyio.to_thread.run_sync(job, *arguments, limiter=self._threads)
 
     def warm_up(self) -> None:
-        """Load what the first question would, and embed the facts that are not yet."""
+        """Load what the first questions would, and embed the facts that are not yet."""
         tools = self.editor.tools
         self.memory.embed_pending()
         view = self.view(self.settings.namespace)
-        tools.planner.plan([("Who is the head of the state where Rome is?", view)])
-        self.memory.embedder.encode(["Who is the head of the state where Rome is?"])
+        [nearest] = view.search(self.memory.embedder.encode([_FIRST]), 1)
+        for text in (_FIRST, *(hit.fact.statement for hit in nearest)):  # only of a fact is the cross-encoder asked
+            tools.serve([Read(view, text)])
+        for words in _LENGTHS:  # code is generated for every length
+            tools.planner.plan([("Who " * words, view)])
         self.ready = True
 
     def view(self, namespace: str) -> MemoryView:
