@@ -5,6 +5,9 @@
 Every fact of ``ike_facts.toml`` gives one row: an edit that replaces its object by another of the relation, and what is
 asked after it (Zheng et al. 2023, section 3.2): copy repeats the edit's own wording, update asks for it in another, retain
 asks for something that the edit does not touch. The same facts and catalogue give the same file.
+
+Edits are worded in all the ways that the catalogue has, since those that are shown later will be, and copy repeats the very words:
+a small model copies what it has seen copied.
 """
 
 from __future__ import annotations
@@ -20,8 +23,6 @@ from typing import NamedTuple
 
 from memedit.memory.catalogue import Catalogue
 from memedit.memory.fact import Relation
-
-OBJECT = "{object}"
 
 
 class KnownFact(NamedTuple):
@@ -47,13 +48,14 @@ def rows(
     for place, fact in enumerate(facts):
         relation = catalogue.get(fact.relation)
         new = chance.choice(sorted({one.object for one in facts if _can_replace(one, fact)}))
-        other = chance.choice(_untouched(facts, fact, same_subject=place % 2 == 0))
+        untouched = chance.choice(_untouched(facts, fact, same_subject=place % 2 == 0))
+        wording = chance.choice(_sentences(relation, new))
         yield {
             "subject": fact.subject,
-            "fact": relation.state(fact.subject, new),
-            "copy": _probe(relation, fact.subject, new),
-            "update": _probe(relation, fact.subject, new, chance),
-            "retain": _probe(catalogue.get(other.relation), other.subject, other.object, chance),
+            "fact": f"{_about(fact.subject, wording)} {new}.",
+            "copy": _probe(fact.subject, new, relation.question, wording),
+            "update": _another(relation, fact.subject, new, chance, unlike=wording),
+            "retain": _another(catalogue.get(untouched.relation), untouched.subject, untouched.object, chance),
         }
 
 
@@ -69,25 +71,44 @@ def _untouched(facts: Sequence[KnownFact], fact: KnownFact, *, same_subject: boo
     return [one for one in facts if one.relation == fact.relation and one.subject != fact.subject]
 
 
-def _probe(relation: Relation, subject: str, answer: str, chance: random.Random | None = None) -> dict[str, str]:
-    """A question and a sentence to complete; the canonical wordings, or with `chance` any other."""
-    sentences = [text for text in map(_open_sentence, (relation.statement, *relation.statements)) if text]
-    questions = [relation.question, *relation.questions]
-    question, sentence = questions[0], sentences[0]
-    if chance is not None:
-        question = chance.choice([text for text in questions if text != question] or questions)
-        sentence = chance.choice([text for text in sentences if text != sentence] or sentences)
-    return {
-        "question": question.replace("{subject}", subject),
-        "sentence": sentence.replace("{subject}", subject),
-        "answer": answer,
-    }
+def _another(relation: Relation, subject: str, answer: str, chance: random.Random, unlike: str = "") -> dict[str, str]:
+    """A question and a sentence to complete in any wording but the canonical question and the sentence `unlike`."""
+    sentences = _sentences(relation, answer)
+    question = chance.choice(relation.questions or [relation.question])
+    sentence = chance.choice([text for text in sentences if text != unlike] or sentences)
+    return _probe(subject, answer, question, sentence)
+
+
+def _probe(subject: str, answer: str, question: str, sentence: str) -> dict[str, str]:
+    return {"question": _about(subject, question), "sentence": _about(subject, sentence), "answer": answer}
+
+
+def _about(subject: str, template: str) -> str:
+    return template.replace("{subject}", subject)
+
+
+def _sentences(relation: Relation, obj: str) -> list[str]:
+    """The relation's statements up to their object, those that end with it and take its article."""
+    statements = dict.fromkeys((relation.statement, *relation.statements))
+    sentences = [text for text in map(_open_sentence, statements) if text]
+    return [text for text in sentences if _takes(text, obj)] or sentences
+
+
+def _takes(sentence: str, obj: str) -> bool:
+    article = sentence.rsplit(" ", 1)[-1]
+    if article in ("a", "an"):
+        return article == ("an" if obj[0].casefold() in "aeiou" else "a")
+    return article != "the" or not obj.startswith("the ")
 
 
 def _open_sentence(statement: str) -> str:
-    """A statement up to its object; empty where the object is not what it ends with."""
+    """A statement's template up to its object; empty where the object is not what it ends with.
+
+    >>> _open_sentence("The capital of {subject} is {object}."), _open_sentence("{object} is the capital of {subject}.")
+    ('The capital of {subject} is', '')
+    """
     text = statement.rstrip(".")
-    return text.removesuffix(OBJECT).rstrip() if text.endswith(OBJECT) and text.count(OBJECT) == 1 else ""
+    return text.removesuffix("{object}").rstrip() if text.endswith("{object}") and text.count("{object}") == 1 else ""
 
 
 def known_facts() -> dict[str, list[tuple[str, str]]]:
