@@ -48,12 +48,16 @@ def body(**more: Any) -> dict[str, Any]:
 )
 def test_out_of_scope_every_byte_is_vllms(serving: Serving, path: str, payload: dict[str, Any]) -> None:
     # vLLM takes a request's id from this header; what is left to differ is the second in which it was asked.
+    # On a busy machine it may also put two tokens into one event: then both are asked again.
     headers = {"authorization": f"Bearer {KEY}", "x-request-id": "the-same"}
-    answers = [
-        httpx.post(f"{url}{path}", json=payload, headers=headers, timeout=120)
-        for url in (serving.vllm, serving.gateway)
-    ]
-    direct, through = (re.sub(rb'"created":\d+', b"", answer.content) for answer in answers)
+    for _ in range(3):
+        answers = [
+            httpx.post(f"{url}{path}", json=payload, headers=headers, timeout=120)
+            for url in (serving.vllm, serving.gateway)
+        ]
+        direct, through = (re.sub(rb'"created":\d+', b"", answer.content) for answer in answers)
+        if direct == through:
+            break
 
     assert direct == through
     assert answers[0].status_code == answers[1].status_code
