@@ -34,6 +34,7 @@ class PlannerGate:
     def __init__(self, folder: str | Path | None = None) -> None:
         self._path = Path(folder or shipped_weights()) / FILE
         self._lock = threading.Lock()
+        self._is_there = self._path.is_file()
         self._weights: tuple[Vectors, float] | None = None
 
     def worth_planning(self, questions: Sequence[tuple[str, MemoryView]]) -> list[bool]:
@@ -47,18 +48,19 @@ class PlannerGate:
             for place, (question, view) in enumerate(questions)
             if len(question) <= LONGEST and view.memory.embedder.name == MINILM
         ]
-        if not short or not self._path.is_file():
+        weights = self._load() if short else None
+        if weights is None:
             return worth
-        weight, bias = self._load()
+        weight, bias = weights
         embedder = questions[short[0]][1].memory.embedder
         vectors = embedder.encode([questions[place][0] for place in short])
         for place, odds in zip(short, vectors @ weight + bias, strict=True):
             worth[place] = bool(odds > 0)
         return worth
 
-    def _load(self) -> tuple[Vectors, float]:
+    def _load(self) -> tuple[Vectors, float] | None:
         with self._lock:
-            if self._weights is None:
+            if self._weights is None and self._is_there:
                 from safetensors.numpy import load_file
 
                 loaded = load_file(self._path)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from memedit.memory.packed import can_pack, multiply, pack
 
 _NEVER = -1e4
 Pair = tuple[Tensor, Tensor]
@@ -197,10 +198,10 @@ def through(layers: Iterable[nn.Module], x: Tensor, mask: Tensor) -> Tensor:
 
 
 class PackedLinear(nn.Module):
-    """One or more `nn.Linear` of the same input, side by side, for inference: the weights lie as oneDNN multiplies by them.
+    """One or more `nn.Linear` of the same input, side by side, for inference (`memedit.memory.packed`).
 
-    PyTorch lays them out anew at every call, which for a text of twenty tokens takes half as long as the product. And oneDNN
-    generates code for every number of rows that it has not met, which takes as long again: they are filled up to one of a few.
+    For a text of twenty tokens, arranging the weights takes half as long as the product. And oneDNN generates code for every
+    number of rows that it has not met, which takes as long again: they are filled up to one of a few.
 
     Args:
         parts: Whose outputs are put side by side.
@@ -209,7 +210,7 @@ class PackedLinear(nn.Module):
     def __init__(self, *parts: nn.Linear) -> None:
         super().__init__()
         with torch.no_grad():
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat([part.weight for part in parts]))
+            self._weight = pack([part.weight for part in parts])
             self._bias = torch.cat([part.bias for part in parts])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,8 +218,7 @@ class PackedLinear(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         count = len(flat)
         flat = F.pad(flat, (0, 0, 0, filled_up(count) - count))
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(flat, self._weight, self._bias, "none", [], "")
-        return product[:count].view(*x.shape[:-1], -1)
+        return multiply(flat, self._weight, self._bias)[:count].view(*x.shape[:-1], -1)
 
 
 def filled_up(rows: int) -> int:
@@ -268,33 +268,24 @@ def quicken(net: nn.Module) -> None:
     """
     if bfloat16_is_quick():
         net.to(torch.bfloat16)
-    if can_pack():
-        _pack(net)
+    if can_pack(next(net.parameters())):
+        _pack_parts(net)
 
 
-def _pack(net: nn.Module) -> None:
+def _pack_parts(net: nn.Module) -> None:
     for name, part in net.named_children():
         if isinstance(part, EncoderLayer):
             setattr(net, name, PackedLayer(part))
         elif isinstance(part, nn.Linear):
             setattr(net, name, PackedLinear(part))
         else:
-            _pack(part)
+            _pack_parts(part)
 
 
 def bfloat16_is_quick() -> bool:
     """Whether this processor multiplies bfloat16 natively; elsewhere float32 is quicker."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
-
-
-@cache
-def can_pack() -> bool:
-    """Whether this build of PyTorch has oneDNN's packed weights, which are no part of its public interface."""
-    try:
-        return tuple(PackedLinear(nn.Linear(16, 16))(torch.ones(1, 16)).shape) == (1, 16)
-    except (AttributeError, RuntimeError):
-        return False
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

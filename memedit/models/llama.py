@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from memedit.memory.packed import can_pack, multiply, pack
 from memedit.models.network import States
 
 _ROOM = 64  # tokens by which a cache is larger than needed when it is made
@@ -218,8 +219,8 @@ class Projection:
         matrices = self._matrices
         if matrices:
             return tuple(F.linear(x, matrix) for matrix in matrices)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
-        return product.split_with_sizes(self._widths, 1)
+        assert self._packed is not None
+        return multiply(x, self._packed).split_with_sizes(self._widths, 1)
 
     def lay_out(self) -> None:
         """Copy the matrices, side by side, into the layout that PyTorch's CPU kernels like best, where there is one.
@@ -227,10 +228,9 @@ class Projection:
         Batches of 4 to 32 rows are then read in half to two thirds of the time, with the same result up to rounding.
         """
         matrices = self._matrices
-        if not matrices or not all(_can_pack(matrix) for matrix in matrices):
+        if not matrices or not all(matrix.dtype == torch.float32 and can_pack(matrix) for matrix in matrices):
             return
-        whole = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(whole)
+        self._packed = pack(matrices)
         self._matrices = ()
 
 
@@ -347,8 +347,3 @@ def _attend(
 
 def _normed(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return F.rms_norm(x, weight.shape, weight, epsilon)
-
-
-def _can_pack(matrix: Tensor) -> bool:
-    is_here = matrix.device.type == "cpu" and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return is_here and matrix.dtype == torch.float32

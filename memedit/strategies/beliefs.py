@@ -36,12 +36,12 @@ def ask_belief(view: MemoryView, entity: str, relation: str, *, probability: boo
     for prompt in (belief_prompt(asked, entity), short_answer_prompt(asked.ask(entity))):
         completion = yield from complete(prompt, sampling)
         name = parse_belief(completion.text)
-        if not (name.casefold().startswith(f"{entity.casefold()} ") and leads_to_another_kind(asked)):
+        if not (name.casefold().startswith(f"{entity.casefold()} ") and _leads_to_another_kind(asked)):
             return Belief(name, completion.log_probability)
     return Belief("", None)
 
 
-def leads_to_another_kind(relation: Relation) -> bool:
+def _leads_to_another_kind(relation: Relation) -> bool:
     """Whether what a relation leads from and what it leads to are told apart by their kinds."""
     kinds, others = relation.subject_types, relation.object_types
     return bool(kinds and others) and "thing" not in kinds | others and not kinds & others

@@ -326,14 +326,14 @@ def asked_alike(view: MemoryView, plans: Sequence[Plan], scoped: Sequence[Scoped
     """
     for fact, probability in ((one.fact, one.probability) for one in scoped if one.probability >= DOUBT):
         own = fact.statement.partition("?")[0] + "?" if fact.is_free_text and "?" in fact.statement else ""
-        same = same_chain(view, plans, (yield from make_plans(view, own))) if own and plans else 0.0
+        same = _same_chain(view, plans, (yield from make_plans(view, own))) if own and plans else 0.0
         together = log_odds(probability) + log_odds(same)
         if same and together >= TOGETHER_IN_DOUBT:
             return Resolution((fact,), (), 1 / (1 + math.exp(-together)), "scope")
     return None
 
 
-def same_chain(view: MemoryView, ours: Sequence[Plan], theirs: Sequence[Plan]) -> float:
+def _same_chain(view: MemoryView, ours: Sequence[Plan], theirs: Sequence[Plan]) -> float:
     """The probability that two questions ask for the same chain from the same entity, from the plans for either."""
     return sum(
         one.confidence * other.confidence

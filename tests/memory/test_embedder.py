@@ -61,7 +61,7 @@ def test_in_float32_the_vectors_are_exactly_those_of_sentence_transformers(
 def test_without_packed_weights_the_vectors_are_the_same(
     embedder: SentenceEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(minilm, "can_pack", lambda: False)
+    monkeypatch.setattr(minilm, "can_pack", lambda _: False)
 
     assert (SentenceEmbedder().encode(TEXTS) * embedder.encode(TEXTS)).sum(1).min() > 0.9998
 
