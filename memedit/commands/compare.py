@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,9 +42,16 @@ def compare(
     demonstrations: Demonstrations = None,
     edits: Annotated[
         str,
-        typer.Option(metavar="NUMBERS", help="Edits that one memory holds, separated by commas; 'all' is a number."),
+        typer.Option(
+            metavar="NUMBERS",
+            help="Edits that one memory holds, separated by commas; 'all' are those of the cases; more are filled up from the file.",
+        ),
     ] = DEFAULT_EDITS,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Most cases, drawn by the seed.")] = None,
+    edits_as: Annotated[
+        Literal["triples", "statements"],
+        typer.Option(help="Edits as triples where the file has them, or as plain sentences only."),
+    ] = "triples",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Most cases asked, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the draw and of the edits' order.")] = 0,
     out: Annotated[Path, typer.Option(file_okay=False, metavar="FOLDER", help="Where results and report go.")] = Path(
         "comparison"
@@ -66,6 +73,7 @@ def compare(
         edits=sizes(edits),
         model=session(context).model,
         demonstrations=demonstrations,
+        edits_as=edits_as,
         limit=limit,
         seed=seed,
         teacher_forced=not generated_only,

@@ -97,9 +97,15 @@ def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
         "--demonstrations", type=Path, metavar="FILE", help="JSON Lines that ike takes its demonstrations from"
     )
     parser.add_argument(
-        "--edits", type=edit_count, default=1, metavar="1|N|all", help="edits that one memory holds (default: 1)"
+        "--edits",
+        type=edit_count,
+        default=1,
+        metavar="1|N|all",
+        help="edits that one memory holds (default: 1); more than there are cases: filled up from the file",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="most cases, drawn by the seed (default: all)")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="most cases asked, drawn by the seed (default: all)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the draw and of the edits' order")
     parser.add_argument("--json", type=Path, metavar="OUT", help="where the result goes; records lie beside it")
     parser.add_argument("--edits-as", choices=("triples", "statements"), default="triples", help="how edits are given")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from memedit.errors import BadDataFile, InvalidSpec, MissingExtra
-from memedit.evaluation.cases import load, sniff
+from memedit.evaluation.cases import EditsAs, load, sniff
 from memedit.evaluation.command import load_base, measure
 from memedit.evaluation.environment import environment
 from memedit.evaluation.method import check_strategy
@@ -57,9 +57,10 @@ class Grid:
     edits: tuple[int | None, ...]
     template: Options
 
-    def cells(self, cases: int) -> list[Options]:
-        """The runs. As many edits as there are cases, or more, are all of them, which are run once."""
-        sizes = dict.fromkeys(None if size is None or size >= cases > 1 else size for size in self.edits)
+    def cells(self, cases: int, rows: int) -> list[Options]:
+        """The runs, each once, given how many cases are asked and how many rows there are to edit."""
+        capped = [cases if size is None else min(size, max(rows, 1)) for size in self.edits]
+        sizes = dict.fromkeys(None if size == cases > 1 else size for size in capped)
         return [
             replace(
                 self.template,
@@ -81,6 +82,7 @@ def make_grid(
     edits: Sequence[int | None],
     model: str = "embedded",
     demonstrations: Path | None = None,
+    edits_as: EditsAs = "triples",
     limit: int | None = None,
     seed: int = 0,
     teacher_forced: bool = True,
@@ -100,6 +102,7 @@ def make_grid(
         out / "cell.json",
         model,
         demonstrations=demonstrations,
+        edits_as=edits_as,
         limit=limit,
         seed=seed,
         teacher_forced=teacher_forced,
@@ -131,8 +134,9 @@ def compare(
         from memedit.parametric.model import check_reach
 
         check_reach(grid.template.model)
-    cases = len(load(grid.data, grid.template.benchmark, limit=grid.template.limit))
-    cells = grid.cells(cases)
+    rows = len(load(grid.data, grid.template.benchmark))
+    cases = rows if grid.template.limit is None else min(grid.template.limit, rows)
+    cells = grid.cells(cases, rows)
     results: list[dict[str, object]] = []
     base: RememberedModel | None = None
     for options in cells:
@@ -267,6 +271,7 @@ def cell_command(cell: Figures, data: str, demonstrations: str = "") -> str:
     words += ["--strategy", str(cell["strategy"]), "--edits", str(cell["edits_per_memory"])]
     words += [] if cell["limit"] is None else ["--limit", str(cell["limit"])]
     words += ["--seed", str(cell["seed"]), "--json", str(cell["file"])]
+    words += [] if cell["edits_as"] == "triples" else ["--edits-as", str(cell["edits_as"])]
     words += [] if cell.get("demonstrations") is None else ["--demonstrations", demonstrations]
     words += [] if section(cell, "teacher_forced") else ["--generated-only"]
     words += [] if cell["fluency_measured"] else ["--no-fluency"]

@@ -92,7 +92,7 @@ def figures(finished: Finished) -> dict[str, object]:
     written = [record["written"] for record in finished.records.values() if record["written"] is not None]
     bits = [value for value in map(entropy, written) if value is not None]
     return {
-        "cases": len(finished.placed),
+        "cases": len(finished.records),
         "edits": len(finished.placed),
         "superseded_edits": finished.superseded,
         "questions": questions,
@@ -177,6 +177,8 @@ def _asked(finished: Finished) -> Iterator[Asked]:
     for case in finished.placed:
         subjects[case.span][normalise(case.problem.case.edit.subject)].add(case.place)
     for case in finished.placed:
+        if not case.is_asked:
+            continue
         record = finished.records[case.key]
         for number, question, expected in case.asked(finished.options):
             named = _named(question.prompt, subjects[case.span])
@@ -214,7 +216,7 @@ def _block(finished: Finished, asked: Sequence[Asked], scoring: Scoring) -> dict
     }
     if finished.options.attributes:
         shares["attribute_success"] = of_kind("attribute")
-    size = finished.options.edits or len(finished.placed)
+    size = min(finished.options.edits or len(finished.placed), len(finished.placed))
     known = over(lambda one: one.question.kind == "portability" and bool(one.recalled))
     return {
         **with_intervals(shares),

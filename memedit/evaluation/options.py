@@ -23,8 +23,9 @@ class Options:
         model: Base model, as `MemEditor` takes it.
         strategy: Name of the strategy or of the parametric method.
         demonstrations: The file that `ike` takes its demonstrations from, or None for those that ship.
-        edits: Edits that one memory holds, or None for all.
-        limit: Most cases, drawn by the seed; None for all.
+        edits: Edits that one memory holds, or None for those of all cases. Where it is more than there are cases, further
+            rows of the file fill the memory up.
+        limit: Most cases that are asked, drawn by the seed; None for all.
         seed: Seed of the draw, of the order of the edits and of the grouping.
         edits_as: Edits are given as triples where the file has them, or as plain sentences only.
         teacher_forced: Whether to score what is expected; needs a model that tells probabilities.
@@ -88,11 +89,13 @@ class Placed:
         problem: The problem.
         place: Place of its edit, from 0.
         span: The edits that its prompts are asked with.
+        is_asked: Whether it is asked; otherwise its edit only fills the memory.
     """
 
     problem: Problem
     place: int
     span: Span
+    is_asked: bool = True
 
     @property
     def key(self) -> str:
@@ -109,11 +112,24 @@ class Placed:
                 yield number, question, expected
 
 
-def place(problems: Sequence[Problem], edits: int | None) -> list[Placed]:
-    """Put each problem in the memory of its group: so many in a row, or all."""
+def rows_needed(edits: int | None, limit: int | None) -> int | None:
+    """How many rows a run draws from its file: its cases, and what fills their memory; None for all."""
+    return None if limit is None else max(limit, edits or 0)
+
+
+def place(problems: Sequence[Problem], edits: int | None, limit: int | None = None) -> list[Placed]:
+    """Put each problem in the memory of its group: so many in a row, or all.
+
+    Those beyond `limit` are not asked. They stand between those that are, so that early and late edits are asked alike.
+    """
     size = edits or max(1, len(problems))
-    starts = [number - number % size for number in range(len(problems))]
-    return [
-        Placed(problem, number, (start, min(start + size, len(problems))))
-        for number, (problem, start) in enumerate(zip(problems, starts, strict=True))
-    ]
+    asked = len(problems) if limit is None else min(limit, len(problems))
+    places = {number * len(problems) // asked: problem for number, problem in enumerate(problems[:asked])}
+    fillers = iter(problems[asked:])
+    made = []
+    for number in range(len(problems)):
+        start = number - number % size
+        span = (start, min(start + size, len(problems)))
+        own = places.get(number)
+        made.append(Placed(next(fillers) if own is None else own, number, span, own is not None))
+    return made

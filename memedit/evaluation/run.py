@@ -15,7 +15,7 @@ from memedit.errors import InvalidSpec
 from memedit.evaluation.cases import load
 from memedit.evaluation.examine import CaseRecord, Examination
 from memedit.evaluation.method import Method, open_method
-from memedit.evaluation.options import Options, Placed, place
+from memedit.evaluation.options import Options, Placed, place, rows_needed
 from memedit.evaluation.ray import Worker, batch_size, on_ray
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.runs import Record, RunLog, progress
@@ -27,8 +27,8 @@ class Finished:
 
     Attributes:
         options: What was run.
-        placed: The cases in the order of their edits.
-        records: By `Placed.key`, what was recorded.
+        placed: The cases in the order of their edits, with what only fills the memory.
+        records: By `Placed.key`, what was recorded of a case that is asked.
         superseded: Edits that a later one superseded, in the memory of all.
         seconds_per_edit: What making an edit took, embedding it included.
         preparation_seconds: What was needed once before the first edit took.
@@ -59,19 +59,21 @@ def run(options: Options, method: Method, model: RememberedModel) -> Finished:
     """
     if options.scalability and options.edits is not None:
         raise InvalidSpec("Scalability is measured in one memory.", "Ask for all edits, or leave it out.")
-    problems = load(options.data, options.benchmark, edits_as=options.edits_as, limit=options.limit, seed=options.seed)
-    placed = place(problems, options.edits)
-    with RunLog(options.records, options.config(), [case.key for case in placed], options.start) as log:
+    rows = rows_needed(options.edits, options.limit)
+    problems = load(options.data, options.benchmark, edits_as=options.edits_as, limit=rows, seed=options.seed)
+    placed = place(problems, options.edits, options.limit)
+    asked = [case for case in placed if case.is_asked]
+    with RunLog(options.records, options.config(), [case.key for case in asked], options.start) as log:
         if log.resumed:
             print(f"going on with a run: {log.resumed} cases are there already (--fresh starts over)", file=sys.stderr)
-        superseded = method.edit([problem.case.edit for problem in problems])
-        missing = set(log.missing(case.key for case in placed))
-        with progress(f"{options.strategy}: cases", total=len(placed), done=log.resumed) as advance:
-            todo = [case for case in placed if case.key in missing]
+        superseded = method.edit([case.problem.case.edit for case in placed])
+        missing = set(log.missing(case.key for case in asked))
+        with progress(f"{options.strategy}: cases", total=len(asked), done=log.resumed) as advance:
+            todo = [case for case in asked if case.key in missing]
             for found in _examined(todo, placed, options, method, model):
                 log.add(found)
                 advance(len(found))
-        records = {case.key: cast("CaseRecord", log.done[case.key]) for case in placed}
+        records = {case.key: cast("CaseRecord", log.done[case.key]) for case in asked}
     each = method.edit_seconds / method.edits_made if method.edits_made else None
     return Finished(options, placed, records, superseded, each, method.preparation_seconds, method.memory.peaks)
 

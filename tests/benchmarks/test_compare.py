@@ -91,8 +91,24 @@ def test_what_was_run_is_not_run_again(data: Path, reader: Reader) -> None:
     assert len(again["cells"]) == 3
 
 
-def test_all_and_more_edits_than_cases_are_one_run(data: Path) -> None:
-    assert [cell.edits for cell in grid(data, edits=[1, 3, 100, None]).cells(3)] == [1, None]
+def test_all_and_more_edits_than_rows_are_one_run(data: Path) -> None:
+    assert [cell.edits for cell in grid(data, edits=[1, 3, 100, None]).cells(3, 3)] == [1, None]
+
+
+def test_a_memory_of_more_edits_than_cases_is_filled_up_from_the_file(data: Path, reader: Reader) -> None:
+    report = run(grid(data, edits=[1, 3, 100, None], limit=1), reader)
+
+    assert [(cell["edits_per_memory"], cell["cases"], cell["edits"]) for cell in report["cells"]] == [
+        (1, 1, 1), (3, 1, 3),
+    ]  # fmt: skip
+    assert len({cell["questions"] for cell in report["cells"]}) == 1
+
+
+def test_how_edits_are_given_is_in_every_command(data: Path, reader: Reader) -> None:
+    report = run(grid(data, edits=[1], edits_as="statements"), reader)
+
+    [cell] = report["cells"]
+    assert "--edits-as statements" in cell_command(cell, str(data))
 
 
 def test_results_of_another_comparison_are_kept(data: Path, reader: Reader) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,22 @@ def test_each_case_sees_its_own_edits_only(execute: Execute, tmp_path: Path) -> 
         (0, 2),
         (2, 3),
     ]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 10, None])
+def test_what_fills_a_memory_stands_between_what_is_asked(limit: int | None, tmp_path: Path) -> None:
+    rows = [{**copy.deepcopy(COUNTERFACT[0]), "case_id": number} for number in range(10)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    problems = load(tmp_path / "rows.json", "counterfact")
+
+    placed = place(problems, 10, limit)
+
+    asked = [case for case in placed if case.is_asked]
+    gaps = [after.place - case.place for case, after in pairwise(asked)]
+    assert sorted(case.problem.case.row for case in placed) == [problem.case.row for problem in problems]
+    assert [case.problem for case in asked] == problems[:limit]
+    assert [case.place for case in placed] == list(range(10))
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
 
 
 def test_scalability_asks_with_the_first_edits_and_alone(execute: Execute) -> None:
