@@ -228,7 +228,8 @@ def _loss(first: Figures, part: Figures) -> str:
 
 
 def _name(cell: Figures) -> tuple[str, str]:
-    return str(cell["strategy"]), str(cell["edits_per_memory"])
+    size = cell["edits_per_memory"]
+    return str(cell["strategy"]), f"all {cell['edits']}" if size == "all" else str(size)
 
 
 def _cells(report: Figures) -> list[Mapping[str, object]]:
@@ -353,6 +354,7 @@ def _panel(axes: Axes, points: Sequence[_Point], *, shares: bool) -> dict[str, L
         axes.set_ylim(-4, 104)
     elif drawn and min(drawn) > 0 and max(drawn) > _FAR * min(drawn):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
     return lines
