@@ -100,7 +100,7 @@ def run(options: Options, editor: MemEditor) -> dict[str, object]:
     views = views_of(editor, placed, facts, options)
     hops = _unedited_hops(placed) if options.ask_beliefs else {}
     keys = [case.key for case in placed]
-    with RunLog(_records_path(options.json), options.config(), [*keys, *hops], options.start) as log:
+    with RunLog(_records_path(options.json), options.config(), [*keys, *hops], options.json, options.start) as log:
         if log.resumed:
             print(
                 f"going on with a run: {log.resumed} records are there already (--fresh starts over)", file=sys.stderr

@@ -63,11 +63,12 @@ def run(options: Options, method: Method, model: RememberedModel) -> Finished:
     problems = load(options.data, options.benchmark, edits_as=options.edits_as, limit=rows, seed=options.seed)
     placed = place(problems, options.edits, options.limit)
     asked = [case for case in placed if case.is_asked]
-    with RunLog(options.records, options.config(), [case.key for case in asked], options.start) as log:
+    keys = [case.key for case in asked]
+    with RunLog(options.records, options.config(), keys, options.json, options.start) as log:
         if log.resumed:
             print(f"going on with a run: {log.resumed} cases are there already (--fresh starts over)", file=sys.stderr)
         superseded = method.edit([case.problem.case.edit for case in placed])
-        missing = set(log.missing(case.key for case in asked))
+        missing = set(log.missing(keys))
         with progress(f"{options.strategy}: cases", total=len(asked), done=log.resumed) as advance:
             todo = [case for case in asked if case.key in missing]
             for found in _examined(todo, placed, options, method, model):

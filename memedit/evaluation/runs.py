@@ -21,7 +21,7 @@ from memedit.errors import BadDataFile, InvalidSpec, ReadOnlyStore, StoreBusy
 Start = Literal["auto", "resume", "fresh"]
 """How to begin where the file already holds a run. ``auto`` goes on with an unfinished run of the same configuration,
 refuses an unfinished one of another, and starts a finished one over; ``resume`` goes on with either or refuses;
-``fresh`` discards."""
+``fresh`` discards. A run is finished when its result has been written."""
 
 Record = dict[str, object]
 
@@ -33,6 +33,7 @@ class RunLog:
         path: The file of records; made with its folder where it is missing.
         config: Whatever makes one answer comparable with another (data checksum, model, options): JSON values only.
         expected: The keys of every case of the run, to tell an unfinished run from a finished one.
+        result: The file that the run's result is written to, by `write_json`.
         start: What to do with a run that the file already holds, see `Start`.
 
     Attributes:
@@ -44,13 +45,19 @@ class RunLog:
         InvalidSpec: The file holds a run of another configuration, or there is nothing to resume.
         BadDataFile: The file is not a run's.
         StoreBusy: Another process is writing the same run.
-        ReadOnlyStore: The file or its folder cannot be written.
+        ReadOnlyStore: The file or its folder cannot be written, or there is a folder where the result is to be.
     """
 
     def __init__(
-        self, path: str | Path, config: Mapping[str, object], expected: Collection[str], start: Start = "auto"
+        self,
+        path: str | Path,
+        config: Mapping[str, object],
+        expected: Collection[str],
+        result: str | Path,
+        start: Start = "auto",
     ) -> None:
         self.path = Path(path)
+        self._result = Path(result)
         self.done: dict[str, Record] = {}
         as_read: Record = json.loads(json.dumps(config))
         self._file = self._open()
@@ -90,6 +97,8 @@ class RunLog:
         self.close()
 
     def _open(self) -> BinaryIO:
+        if self._result.is_dir():
+            raise ReadOnlyStore(f"{self._result}: is a folder.", "Give --json the path of a file.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.open("a+b")
@@ -120,7 +129,8 @@ class RunLog:
             kept = _Kept(header["config"], header["cases"], {line.pop("key"): line for line in lines})
         except (ValueError, KeyError, TypeError, AttributeError):
             raise self._foreign() from None
-        self._file.truncate(len(whole))
+        if len(whole) < len(data):
+            self._file.truncate(len(whole))
         return kept
 
     def _foreign(self) -> BadDataFile:
@@ -131,6 +141,7 @@ class RunLog:
     def _goes_on(self, kept: _Kept, config: Record, expected: Collection[str], start: Start) -> bool:
         differing = [name for name in {**kept.config, **config} if kept.config.get(name) != config.get(name)]
         finished = len(kept.records) >= kept.cases if differing else all(key in kept.records for key in expected)
+        finished = finished and self._has_result()
         if start == "auto" and (finished or not kept.records):
             return False
         if differing:
@@ -140,6 +151,13 @@ class RunLog:
                 "Give the same options to resume that run, another --json to keep it, or --fresh to discard it.",
             )
         return True
+
+    def _has_result(self) -> bool:
+        """Whether the result was written after the last record."""
+        try:
+            return self._result.stat().st_mtime_ns >= os.fstat(self._file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return False
 
     def _write(self, lines: Iterable[Record]) -> None:
         self._file.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
