@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import sys
 import time
@@ -259,7 +258,7 @@ def tables(result: Mapping[str, object]) -> list[Table]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     arguments = _parser().parse_args(argv)
-    where = {"load_average": os.getloadavg()[0], **environment(sys.argv)}
+    where = environment(sys.argv)
 
     def body() -> None:
         if arguments.what == "measure":

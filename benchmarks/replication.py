@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    where = {"load_average": os.getloadavg()[0], **environment(sys.argv)}
+    where = environment(sys.argv)
     with (
         tempfile.TemporaryDirectory(dir=options.scratch) as scratch,
         postgres(Path(scratch)) as server,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    where = {"load_average": os.getloadavg()[0], **environment(sys.argv), "cpu_flags": cpu_flags()}
+    where = {**environment(sys.argv), "cpu_flags": cpu_flags()}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, transient=True) as progress:
         task = progress.add_task("", total=None)

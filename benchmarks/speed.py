@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    where = {"load_average": os.getloadavg()[0], **environment(sys.argv)}
+    where = environment(sys.argv)
     with (
         tempfile.TemporaryDirectory() as scratch,
         Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), transient=True) as progress,

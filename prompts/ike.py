@@ -144,7 +144,7 @@ def read_examples(path: str | Path | None = None) -> list[Example]:
     """
     source = files("memedit.prompts") / "demonstrations" / "ike.jsonl" if path is None else Path(path)
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadDataFile(f"The demonstrations {source} cannot be read: {error}.", "Name a JSON-lines file.") from error
     examples = [_example(line, row, str(source)) for row, line in enumerate(lines, 1) if line.strip()]

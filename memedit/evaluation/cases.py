@@ -183,15 +183,28 @@ Answers = Annotated[tuple[Text, ...], BeforeValidator(_answers), Field(min_lengt
 Texts = tuple[Text, ...]
 
 
+def recalled_fact(text: str, answers: Sequence[str]) -> tuple[str, str] | None:
+    """Subject and relation of "(subject, relation, object)"; names may have commas in them, and an answer tells the object.
+
+    >>> recalled_fact("(John Grey, 1st Duke of Kent, title, Duke of Kent)", ["Duke of Kent"])
+    ('John Grey, 1st Duke of Kent', 'title')
+    """
+    inner = text.strip().strip("()")
+    for answer in answers:
+        subject, has_both, relation = inner[: -len(answer)].removesuffix(", ").rpartition(", ")
+        if has_both and inner.casefold().endswith(f", {answer.casefold()}"):
+            return subject, relation
+    parts = inner.split(", ")
+    return (parts[0], parts[1]) if len(parts) >= len("sro") else None
+
+
 class _Portability(BaseModel):
     recalled: str = Field("", alias="Recalled Relation")
     question: Text = Field(alias="New Question")
     answer: Answers = Field(alias="New Answer")
 
     def asked(self) -> _Asked:
-        recalled = self.recalled.strip().strip("()").split(", ")
-        known = (recalled[0], recalled[1]) if len(recalled) >= len("sro") else None
-        return _Asked("portability", self.question, self.answer, recalled=known)
+        return _Asked("portability", self.question, self.answer, recalled=recalled_fact(self.recalled, self.answer))
 
 
 class _Target(BaseModel):

@@ -31,13 +31,15 @@ def measure(options: Options, base: RememberedModel, command: Sequence[str]) -> 
     Raises:
         MemEditError: The data, the options or the model are not as they should be; finished cases are kept.
     """
+    where = environment(command)
     with open_method(options.model, options.strategy, base, options.demonstrations) as method:
         finished = run(options, method, base)
     result = {
         **options.config(),
         **figures(finished),
         "records": options.records.name,
-        **environment(command),
+        "cases_per_batch": options.cases_per_batch,
+        **where,
     }
     write_json(options.json, result)
     return result

@@ -23,6 +23,7 @@ from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.report import Figures, Table, number, percent, section
 from memedit.evaluation.runs import write_json
 from memedit.evaluation.show import FLUENCY, MEASURES, PHASES, WORDS, peak_memory
+from memedit.strategies import with_demonstrations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,10 +93,14 @@ def make_grid(
 
     Raises:
         BadDataFile: The file is none of a single-hop benchmark.
-        InvalidSpec: There are demonstrations, and no strategy that takes them.
+        InvalidSpec: There is no strategy, or there are demonstrations and no strategy that takes them.
+        BadRow: The demonstrations are not as they should be.
     """
+    if not strategies:
+        raise InvalidSpec("There is nothing to compare.", "Name strategies, such as --strategies base,walk.")
     if demonstrations is not None and "ike" not in strategies:
         raise InvalidSpec("No strategy here takes demonstrations.", "Leave out --demonstrations, or compare ike too.")
+    with_demonstrations("ike", demonstrations)
     template = Options(
         sniff(data),
         data,
@@ -130,6 +135,7 @@ def compare(
         MemEditError: The data, a name or the model is not as it should be; finished cases are kept.
     """
     words = list(sys.argv if command is None else command)
+    where = environment(words)
     if "weights" in [check_strategy(strategy) for strategy in grid.strategies]:
         from memedit.parametric.model import check_reach
 
@@ -154,7 +160,7 @@ def compare(
         "demonstrations_path": str(grid.template.demonstrations or ""),
         "cases": cases,
         "cells": [{**result, "file": options.json.name} for options, result in zip(cells, results, strict=True)],
-        **environment(words),
+        **where,
     }
     write_json(grid.out / "report.json", report)
     write_report(report, grid.out)
@@ -197,7 +203,13 @@ def tables(report: Figures) -> list[Table]:
         for cell in cells
     ]
     peaks = (f"{words}, MiB" for words in PHASES.values())
-    made.append(Table("Cost and fluency", ("strategy", "edits", *COSTS.values(), FLUENCY, *peaks), tuple(rows)))
+    made.append(
+        Table(
+            "Cost and fluency (memory and seconds: of a process that keeps what earlier cells loaded)",
+            ("strategy", "edits", *COSTS.values(), FLUENCY, *peaks),
+            tuple(rows),
+        )
+    )
     return made
 
 
@@ -207,7 +219,7 @@ def _measures(cells: Sequence[Figures], scoring: str) -> Table:
     rows = []
     for cell in cells:
         part = section(cell, scoring)
-        first = next(other for other in cells if other["strategy"] == cell["strategy"])
+        first = min((other for other in cells if other["strategy"] == cell["strategy"]), key=_place)
         shares = [percent(part, name) for name in names] + ([_known(part)] if known else [])
         rows.append((*_name(cell), *shares, _loss(section(first, scoring), part)))
     heads = ("strategy", "edits", *(MEASURES[name] for name in names), *([KNOWN] if known else []), "loss of ES")
@@ -225,6 +237,11 @@ def _loss(first: Figures, part: Figures) -> str:
     if not isinstance(before, int | float) or not isinstance(now, int | float):
         return "–"
     return f"{100 * (before - now):.1f}"
+
+
+def _made(cell: Figures) -> str:
+    """When and with which code a cell was measured: a grid that went on later may be of several."""
+    return f"{cell['started_at']}, commit {str(cell['commit'])[:10]}, load {cell.get('load_average', '–')}"
 
 
 def _name(cell: Figures) -> tuple[str, str]:
@@ -250,7 +267,7 @@ def write_report(report: Figures, out: Path) -> None:
         lines += [f"No plots: {error}", ""]
     lines += [
         f"- command: `{report['command']}`",
-        *(f"- {cell['file']}: `{cell_command(cell, *paths)}`" for cell in _cells(report)),
+        *(f"- {cell['file']}, {_made(cell)}: `{cell_command(cell, *paths)}`" for cell in _cells(report)),
         f"- machine: {report['cpu']}, {report['cores']} cores, {report['memory_gib']} GiB, {report['platform']}",
         f"- versions: python {report['python']}, {', '.join(f'{name} {value}' for name, value in versions.items())}",
         f"- commit: {report['commit']}; started {report['started_at']}; data SHA-256 {report['data_sha256']}",

@@ -28,7 +28,7 @@ def environment(argv: Sequence[str]) -> dict[str, object]:
 
     Returns:
         JSON-ready: ``command``, ``python``, ``platform``, ``cpu``, ``cores`` (those this process may use),
-        ``memory_gib``, ``versions`` (of the installed packages that matter), ``commit`` (None outside a git
+        ``memory_gib``, ``load_average`` (processes that ran or waited, in the last minute), ``versions`` (of the installed packages that matter), ``commit`` (None outside a git
         checkout; ends in "+changes" when the tree differs from it) and ``started_at`` (UTC).
     """
     return {
@@ -38,6 +38,7 @@ def environment(argv: Sequence[str]) -> dict[str, object]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
+        "load_average": round(os.getloadavg()[0], 2),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": _commit(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,7 +17,8 @@ from memedit.evaluation.remembered import RememberedModel
 from memedit.models.base import Prompt, Sampling, Score
 
 FLUENCY_TOKENS = 100
-"""Tokens written for the measure of fluency, as ROME has it."""
+"""Most tokens written for the measure of fluency. ROME's texts are of 100 with their prompts, which are all of a case's, and
+sampled from the five likeliest; here the first prompt is continued by the likeliest, so that a run can be repeated."""
 SCORED_NAMES = 4
 """Most names of an answer that are scored under teacher forcing; the best counts."""
 ALONE = "alone"
@@ -181,13 +182,14 @@ class Examination:
 
     def _write(self, jobs: Sequence[_Job], replies: Sequence[Reply], finished: Mapping[str, CaseRecord]) -> None:
         writing = [
-            (job, reply, Seen(job["span"], reply.counterfactual))
+            (job, reply, (Seen(job["span"], reply.counterfactual), reply.stop))
             for job, reply in zip(jobs, replies, strict=True)
             if job["question"].kind == "generation"
         ]
-        for seen in dict.fromkeys(one[-1] for one in writing):
-            own = [one for one in writing if one[-1] == seen]
-            written = self._method.write(seen, [reply.written_under for _, reply, _ in own], FLUENCY_TOKENS)
+        for how in dict.fromkeys(one[-1] for one in writing):
+            own = [one for one in writing if one[-1] == how]
+            sampling = Sampling(max_tokens=FLUENCY_TOKENS, stop=how[1])
+            written = self._method.write(how[0], [reply.written_under for _, reply, _ in own], sampling)
             for (job, _, _), completion in zip(own, written, strict=True):
                 finished[job["case"]]["written"] = completion.text
 

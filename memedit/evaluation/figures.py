@@ -1,7 +1,7 @@
 """Figures of a single-hop run: marks what was recorded against what is expected, and sums up.
 
-Here gold meets answers. Every measure is given twice, under ``teacher_forced`` and under ``generated``; how each is made is
-told in `memedit.evaluation.measures`. Where no model wrote an answer (see `MemoryMethod`), it has probability 1, so that it
+Here gold meets answers. Every measure is given under ``teacher_forced`` and under ``generated``, and under ``mentioned`` as
+generated but more lenient; how each is made is told in `memedit.evaluation.measures`. Where no model wrote an answer (see `MemoryMethod`), it has probability 1, so that it
 is right under teacher forcing where it is right as generated.
 """
 
@@ -13,14 +13,16 @@ from typing import Literal, NamedTuple
 
 from memedit.evaluation.cases import Expected, Question
 from memedit.evaluation.examine import ALONE, ReplyRecord
-from memedit.evaluation.measures import answer_right, entropy, mean, preferred, tokens_agree, tokens_right
+from memedit.evaluation.measures import answer_right, entropy, mean, mentions, preferred, tokens_agree, tokens_right
 from memedit.evaluation.method import Span
 from memedit.evaluation.run import Finished
 from memedit.evaluation.scoring import Share, normalise, with_intervals
 from memedit.models.base import Score
 
-Scoring = Literal["teacher_forced", "generated"]
-SCORINGS: tuple[Scoring, ...] = ("teacher_forced", "generated")
+Scoring = Literal["teacher_forced", "generated", "mentioned"]
+SCORINGS: tuple[Scoring, ...] = ("teacher_forced", "generated", "mentioned")
+SAME = 1e-3
+"""Log probabilities as near as this are one: the order in which numbers are added up moves them by a hundredth of it."""
 SHOWN_FAILURES = 20
 """Most failures listed of a kind."""
 _PARTS = 10
@@ -51,13 +53,13 @@ class Asked(NamedTuple):
 def figures(finished: Finished) -> dict[str, object]:
     """Every figure of a run; JSON-ready.
 
-    ``teacher_forced`` and ``generated`` hold, each with its 95% interval under ``intervals``:
+    ``teacher_forced``, ``generated`` and ``mentioned`` hold, each with its 95% interval under ``intervals``:
 
     - ``edit_success`` (ES), ``paraphrase_success`` (PS): over the edits' own prompts, and other words for them;
     - ``neighborhood_success`` (CounterFact; NS) over prompts about other subjects, where the right answer is the old one;
       ``locality`` (zsRE, KnowEdit; and ``locality_by_kind``): agreement with the unedited model;
-    - ``exact_invariance``: over the same prompts, how often the answer (teacher forced: every probability that was
-      measured) is the unedited model's, byte for byte; ``exact_invariance_untouched`` leaves out the prompts that name
+    - ``exact_invariance``: over the same prompts, how often the answer is the unedited model's, byte for byte (teacher
+      forced: every log probability that was measured, to `SAME`); ``exact_invariance_untouched`` leaves out the prompts that name
       the subject of another case's edit in the same memory, which may well be about that edit;
     - ``portability`` (``portability_by_kind``): over questions that follow from an edit; ``portability_known`` over those
       whose other fact the base model knows when asked alone, with their number;
@@ -65,7 +67,7 @@ def figures(finished: Finished) -> dict[str, object]:
     - ``scalability``: edit success ``after`` the first 1, 10, 100 ... edits, over these edits; and ``loss`` from an edit
       ``alone`` to all;
     - ``seconds_per_edit``, with embedding it or finding its update; ``seconds_per_question``, of answering under
-      ``generated`` and of scoring alone under ``teacher_forced``.
+      ``generated`` and ``mentioned``, and of scoring alone under ``teacher_forced``.
 
     ``cost`` has besides what was needed once before the first edit (``preparation_seconds``: loading the embedder; picking the
     layer to edit and reading its statistics), and the most memory that the process used while it made an ``edit`` and while
@@ -79,7 +81,7 @@ def figures(finished: Finished) -> dict[str, object]:
     ]
     seconds = sum(record["seconds"] for record in finished.records.values())
     scoring = sum(record["scoring_seconds"] for record in finished.records.values())
-    timed = {"generated": seconds, "teacher_forced": scoring}
+    timed = {"generated": seconds, "mentioned": seconds, "teacher_forced": scoring}
     blocks = {
         kind: {
             **_block(finished, asked, kind),
@@ -87,7 +89,7 @@ def figures(finished: Finished) -> dict[str, object]:
             "seconds_per_question": timed[kind] / questions if questions else None,
         }
         for kind in SCORINGS
-        if kind == "generated" or options.teacher_forced
+        if kind != "teacher_forced" or options.teacher_forced
     }
     written = [record["written"] for record in finished.records.values() if record["written"] is not None]
     bits = [value for value in map(entropy, written) if value is not None]
@@ -98,6 +100,7 @@ def figures(finished: Finished) -> dict[str, object]:
         "questions": questions,
         "teacher_forced": blocks.get("teacher_forced"),
         "generated": blocks["generated"],
+        "mentioned": blocks["mentioned"],
         "fluency": {"entropy_bits": sum(bits) / len(bits) if bits else None, "texts": len(bits)},
         "cost": {
             "model_calls": sum(reply["model_calls"] for reply in replies),
@@ -118,23 +121,31 @@ def figures(finished: Finished) -> dict[str, object]:
 
 def mark(asked: Asked, scoring: Scoring) -> float | None:
     """How right a reply is, in [0, 1]; None where that cannot be said."""
-    return _generated(asked) if scoring == "generated" else _teacher_forced(asked)
+    return _teacher_forced(asked) if scoring == "teacher_forced" else _generated(asked, lenient=scoring == "mentioned")
 
 
 def invariant(asked: Asked, scoring: Scoring) -> float | None:
-    """Whether a reply is the unedited model's, byte for byte (teacher forced: in every figure)."""
+    """Whether a reply is the unedited model's, byte for byte (teacher forced: in every log probability, to `SAME`)."""
     reply = asked.reply
-    if scoring == "generated":
+    if scoring != "teacher_forced":
         return float(reply["text"] == reply["base"])
-    return None if reply["base_forced"] is None else float(reply["forced"] == reply["base_forced"])
+    if reply["base_forced"] is None:
+        return None
+    pairs = (
+        [] if reply["forced"] is None else zip(reply["forced"]["scores"], reply["base_forced"]["scores"], strict=True)
+    )
+    far = [abs(after - before) > SAME for (after, _), (before, _) in pairs]
+    return float(bool(far) and not any(far))
 
 
-def _generated(asked: Asked) -> float | None:
+def _generated(asked: Asked, *, lenient: bool) -> float | None:
     question, expected, reply = asked.question, asked.expected, asked.reply
     if question.kind == "generation":
         return None
     if question.kind == "locality" and expected.against is None:
         return float(normalise(reply["text"]) == normalise(reply["base"] or ""))
+    if lenient:
+        return float(mentions(reply["text"], expected.answers, expected.against))
     return float(answer_right(reply["text"], question.prompt, expected.answers))
 
 

@@ -5,6 +5,8 @@ Two scorings, never mixed:
 - *teacher forced*: how probable the expected words are after the prompt (ROME and EasyEdit measure this way);
 - *generated*: whether what comes back is the expected answer, by normalised exact match (what a user sees).
 
+Beside them stands *mentioned*, for what answers in sentences: whether the expected answer is anywhere in what was generated.
+
 Knows nothing of files, models or memories.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from memedit.evaluation.scoring import Share, matches, normalise
 from memedit.models.base import Score
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+|[^\w\s]")
 _ENTROPY_WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 
@@ -36,10 +39,10 @@ def answer_right(text: str, prompt: str, accepted: Iterable[str]) -> bool:
 
     - After a question: the whole answer is an accepted name, by normalised exact match (`scoring.normalise`).
     - After a cloze: the answer begins with an accepted name, normalised, and the name ends where a word ends, for the
-      rest of the sentence may follow. Where the answer first repeats the cloze, it is what comes after that which must
-      begin with the name.
+      rest of the sentence may follow. Where the answer first repeats the cloze, or its last sentence, it is what comes
+      after that which must begin with the name.
 
-    Containing the name somewhere else is never enough.
+    Containing the name somewhere else is never enough: that is `mentions`.
 
         >>> answer_right("Lyon, of course.", "The capital of France is", ["Lyon"])
         True
@@ -53,10 +56,27 @@ def answer_right(text: str, prompt: str, accepted: Iterable[str]) -> bool:
     names = list(accepted)
     if not is_cloze(prompt):
         return matches(text, names)
-    said, cloze = normalise(text), normalise(prompt)
-    if said.startswith(f"{cloze} "):
-        said = normalise(said.removeprefix(f"{cloze} "))
+    said = normalise(text)
+    for cloze in map(normalise, (prompt, _SENTENCE_END.split(prompt)[-1])):
+        if said.startswith(f"{cloze} "):
+            said = normalise(said.removeprefix(f"{cloze} "))
     return any(f"{said} ".startswith(f"{name} ") for name in map(normalise, names) if name)
+
+
+def mentions(text: str, accepted: Iterable[str], against: str | None = None) -> bool:
+    """Whether a generated answer has an accepted name in it, in whole words, normalised, and has not the name `against`.
+
+    It finds the answer in whatever sentence it stands, also in one that says that it is wrong.
+
+        >>> mentions("It lies in Lyon, in France.", ["Lyon"]), mentions("Lyon, not Paris.", ["Lyon"], "Paris")
+        (True, False)
+    """
+    said = f" {normalise(text)} "
+
+    def has(name: str) -> bool:
+        return bool(normalise(name)) and f" {normalise(name)} " in said
+
+    return any(map(has, accepted)) and not (against is not None and has(against))
 
 
 def preferred(expected: Score, other: Score) -> bool:

@@ -47,6 +47,7 @@ class Reply(NamedTuple):
         scored_under: What the base model was sent for it, under which other answers can be scored; None where no
             model wrote the answer: then it has probability 1 and every other answer 0.
         written_under: What the base model is to continue for a longer text.
+        stop: What ends such a text: a prompt of demonstrations goes on with demonstrations.
         counterfactual: Whether it was the counterfactual model that wrote the answer, not the base model.
         edits: The statements of the edits that were used.
         cost: What it cost.
@@ -55,6 +56,7 @@ class Reply(NamedTuple):
     text: str
     scored_under: Prompt | None
     written_under: Prompt
+    stop: tuple[str, ...] = ()
     counterfactual: bool = False
     edits: tuple[str, ...] = ()
     cost: Cost = Cost()
@@ -104,8 +106,8 @@ class Method(Protocol):
         """How likely the model finds each text after its prompt."""
         ...
 
-    def write(self, seen: Seen, prompts: Sequence[Prompt], tokens: int) -> list[Completion]:
-        """Continue each prompt by at most so many tokens."""
+    def write(self, seen: Seen, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Continue each prompt."""
         ...
 
 
@@ -138,7 +140,7 @@ class MemoryMethod:
     def edit(self, edits: Sequence[Edit]) -> int:
         """See `Method.edit`. Every edit is one durable write; all are embedded at the end."""
         began = time.perf_counter()
-        self._editor.memory.embedder.encode(["loads the embedder, which is no part of an edit"])
+        self._edit_another(edits[:1])
         self.preparation_seconds += time.perf_counter() - began
         began = time.perf_counter()
         superseded: set[int] = set()
@@ -152,6 +154,14 @@ class MemoryMethod:
         self.edits_made += len(edits)
         return sum(fact.id in superseded for fact in self._facts)
 
+    def _edit_another(self, edits: Sequence[Edit]) -> None:
+        """Make edits to a memory that is thrown away: what the first of a process loads is no part of what an edit takes."""
+        from memedit.memory.memory import EditMemory
+
+        with EditMemory(embedder=self._editor.memory.embedder, embed_on_write=False) as memory:
+            memory.assert_facts([edit.fact for edit in edits])
+            memory.embed_pending()
+
     def answer(self, asks: Sequence[Ask]) -> list[Reply]:
         """See `Method.answer`."""
         from memedit.strategies.driver import run_each
@@ -164,9 +174,9 @@ class MemoryMethod:
         """See `Method.score`."""
         return self._model(seen).score(pairs)
 
-    def write(self, seen: Seen, prompts: Sequence[Prompt], tokens: int) -> list[Completion]:
+    def write(self, seen: Seen, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """See `Method.write`."""
-        return self._model(seen).generate(prompts, Sampling(max_tokens=tokens))
+        return self._model(seen).generate(prompts, sampling)
 
     def _model(self, seen: Seen) -> LanguageModel:
         other = self._editor.tools.counterfactual
@@ -205,9 +215,11 @@ def _reply(prompt: str, answer: Answer, last: _Last | None, cost: Cost) -> Reply
     edits = tuple(fact.statement for fact in answer.edits)
     if last is None or last.text.strip() != answer.text.strip():
         told = edited_prompt(prompt, Resolution(answer.edits, answer.hops))
-        return Reply(answer.text, None, told, False, edits, cost)
-    sent = prompt if last.request.prompt == base_prompt(prompt) else last.request.prompt
-    return Reply(answer.text, sent, sent, last.request.counterfactual, edits, cost)
+        return Reply(answer.text, None, told, edits=edits, cost=cost)
+    if last.request.prompt == base_prompt(prompt):
+        return Reply(answer.text, prompt, prompt, (), last.request.counterfactual, edits, cost)
+    sent, stop = last.request.prompt, last.request.sampling.stop
+    return Reply(answer.text, sent, sent, stop, last.request.counterfactual, edits, cost)
 
 
 def ask_unedited(model: LanguageModel, prompts: Sequence[str]) -> list[str]:

@@ -113,8 +113,9 @@ class Placed:
 
 
 def rows_needed(edits: int | None, limit: int | None) -> int | None:
-    """How many rows a run draws from its file: its cases, and what fills their memory; None for all."""
-    return None if limit is None else max(limit, edits or 0)
+    """How many rows a run draws from its file: its cases, and what fills their last memory; None for all."""
+    size = edits or 1
+    return None if limit is None else -(-limit // size) * size
 
 
 def place(problems: Sequence[Problem], edits: int | None, limit: int | None = None) -> list[Placed]:

@@ -17,8 +17,19 @@ from memedit.errors import BadDataFile, BadRow
 Row = Mapping[str, object]
 M = TypeVar("M", bound=BaseModel)
 
+_PROBLEMS = {
+    "missing": "is missing.",
+    "string_type": "is no text.",
+    "string_pattern_mismatch": "is empty.",
+    "too_short": "is empty.",
+    "tuple_type": "is no list.",
+    "dict_type": "is no object.",
+    "model_type": "is no object.",
+    "model_attributes_type": "is no object.",
+}
+"""What is wrong with a field, in words of JSON."""
 _SHOWN_FIELDS = 8
-_COMPARE = "Compare the row with the official file."
+_COMPARE = "Mend the row, or leave it out."
 
 
 def read_rows(path: str | Path, name: str, *layouts: Sequence[str]) -> Iterator[Row]:
@@ -45,11 +56,10 @@ def read_rows(path: str | Path, name: str, *layouts: Sequence[str]) -> Iterator[
         )
     try:
         text = data.decode("utf-8-sig").strip()
-        rows = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line]
+        rows = json.loads(text) if text.startswith("[") else None
     except (ValueError, RecursionError) as error:
-        raise BadDataFile(
-            f"{path}: is neither a JSON array nor JSON Lines ({error}).", f"Give a {name} file."
-        ) from error
+        raise _no_json(path, name, error) from error
+    rows = list(_lines(text, path, name)) if rows is None else rows
     if not rows:
         raise BadDataFile(f"{path}: holds no rows.", f"Give a {name} file.")
     first = rows[0]
@@ -63,6 +73,28 @@ def read_rows(path: str | Path, name: str, *layouts: Sequence[str]) -> Iterator[
         if not isinstance(row, dict):
             raise BadRow("is not an object.", f"Give a {name} file.", row=number, source=path.name)
         yield row
+
+
+def _lines(text: str, path: Path, name: str) -> Iterator[object]:
+    """The values of JSON Lines; a row ends with a line feed, and nothing else."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == 1:
+                raise _no_json(path, name, error) from error
+            raise BadRow(f"is no JSON ({error}).", _COMPARE, row=number, source=path.name) from error
+
+
+def _no_json(path: Path, name: str, error: Exception) -> BadDataFile:
+    if path.read_bytes().lstrip()[:1] == b"{" and "Extra data" not in str(error):
+        return BadDataFile(
+            f"{path}: is one JSON object, or its first line is broken ({error}).",
+            f"Give a {name} file: an array, or a row a line.",
+        )
+    return BadDataFile(f"{path}: is neither a JSON array nor JSON Lines ({error}).", f"Give a {name} file.")
 
 
 def _has_most(row: object, fields: Sequence[str]) -> bool:
@@ -86,7 +118,8 @@ def parse_row(model: type[M], row: object, number: int, source: str) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        fail_row(f"{first['msg'].removeprefix('Value error, ')}.", number, source, field)
+        problem = _PROBLEMS.get(first["type"], f"{first['msg'].removeprefix('Value error, ')}.")
+        fail_row(problem, number, source, field)
 
 
 def fail_row(problem: str, number: int, source: str, field: str) -> NoReturn:

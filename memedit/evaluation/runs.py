@@ -19,9 +19,9 @@ from typing import BinaryIO, Literal, NamedTuple
 from memedit.errors import BadDataFile, InvalidSpec, ReadOnlyStore, StoreBusy
 
 Start = Literal["auto", "resume", "fresh"]
-"""How to begin where the file already holds a run. ``auto`` goes on with an unfinished run of the same configuration,
-refuses an unfinished one of another, and starts a finished one over; ``resume`` goes on with either or refuses;
-``fresh`` discards. A run is finished when its result has been written."""
+"""How to begin where the file already holds a run. ``auto`` goes on with an unfinished run of the same configuration, starts
+a finished one over, and refuses one of another configuration; ``resume`` goes on with either or refuses; ``fresh``
+discards. A run is finished when its result has been written."""
 
 Record = dict[str, object]
 
@@ -139,18 +139,16 @@ class RunLog:
         )
 
     def _goes_on(self, kept: _Kept, config: Record, expected: Collection[str], start: Start) -> bool:
-        differing = [name for name in {**kept.config, **config} if kept.config.get(name) != config.get(name)]
-        finished = len(kept.records) >= kept.cases if differing else all(key in kept.records for key in expected)
-        finished = finished and self._has_result()
-        if start == "auto" and (finished or not kept.records):
+        if start == "auto" and not kept.records:
             return False
+        differing = [name for name in {**kept.config, **config} if kept.config.get(name) != config.get(name)]
         if differing:
             changes = "; ".join(f"{name} was {kept.config.get(name)}, is now {config.get(name)}" for name in differing)
             raise InvalidSpec(
                 f"{self.path} holds {len(kept.records)} of {kept.cases} cases of another configuration: {changes}.",
-                "Give the same options to resume that run, another --json to keep it, or --fresh to discard it.",
+                "Give the same options for that run, another --json to keep it, or --fresh to discard it.",
             )
-        return True
+        return start == "resume" or not (all(key in kept.records for key in expected) and self._has_result())
 
     def _has_result(self) -> bool:
         """Whether the result was written after the last record."""

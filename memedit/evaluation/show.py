@@ -19,7 +19,7 @@ MEASURES = {
 FLUENCY = "fluency (n-gram entropy, bits)"
 PHASES = {"edit": "peak memory, editing", "question": "peak memory, asking"}
 """The phases of a run whose memory is measured, in words."""
-WORDS = {"teacher_forced": "teacher forced", "generated": "generated"}
+WORDS = {"teacher_forced": "teacher forced", "generated": "generated", "mentioned": "generated, named anywhere"}
 
 
 def title(result: Figures) -> str:

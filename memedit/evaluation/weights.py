@@ -46,11 +46,13 @@ class WeightsMethod:
         Nothing is written to the weights yet: that is counted where a prompt first sees the edits.
 
         Raises:
-            InvalidEdit: An edit's subject is not in its prompt; names file and row.
+            InvalidEdit: An edit's subject is not in its prompt, or not to be told apart in tokens; names file and row.
         """
         for edit in edits:
             try:
-                self._edits.append(WeightEdit(edit.prompt, edit.subject, edit.target))
+                made = WeightEdit(edit.prompt, edit.subject, edit.target)
+                self._model.check(made)
+                self._edits.append(made)
             except InvalidEdit as error:
                 raise InvalidEdit(f"{edit.fact.source}, field 'subject': {error.problem}", error.mend) from None
         began = time.perf_counter()
@@ -76,10 +78,10 @@ class WeightsMethod:
         self._hold(seen.span)
         return self._model.score(pairs)
 
-    def write(self, seen: Seen, prompts: Sequence[Prompt], tokens: int) -> list[Completion]:
+    def write(self, seen: Seen, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """See `Method.write`."""
         self._hold(seen.span)
-        return self._model.generate(prompts, Sampling(max_tokens=tokens))
+        return self._model.generate(prompts, sampling)
 
     def _hold(self, span: Span) -> None:
         if span == self._held:

@@ -48,6 +48,8 @@ def measure(
     al. 2022; a case's prompts are averaged first.
     """
     rows = _rows(data)[start : start + limit]
+    if not rows:
+        raise BadDataFile(f"{data} has no row after the first {start}.", "Give a smaller --start.")
     held = edited(model, _method(method, layer))
     cases = []
     for row in rows:

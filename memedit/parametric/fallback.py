@@ -71,7 +71,7 @@ class Fallback:
         """The answer as it is where an edit was used for it; otherwise the edited copy's.
 
         The copy holds every live fact of the view that has a subject. Its answer says in `notice` that the weights were
-        edited and what the base model itself says.
+        edited and what the strategy answers without that.
 
         Args:
             answer: The answer of a strategy.
@@ -93,7 +93,7 @@ class Fallback:
             if self._copy is None:
                 warnings.warn(
                     f"Questions with no edit in scope are answered by a copy of {self._spec} whose weights {name} edits; "
-                    "the base model is unchanged, and its own answer stands in each answer's notice.",
+                    "the base model is unchanged, and the answer without these edits stands in each answer's notice.",
                     WeightsEdited,
                     stacklevel=2,
                 )
@@ -102,7 +102,7 @@ class Fallback:
             [said] = self._copy.generate([base_prompt(answer.question)], Sampling(max_tokens=BASE_TOKENS))
         notice = (
             f"From a copy of the weights with {len(edits)} facts written in by {name}, for comparison: no edit was in scope. "
-            f"The base model says: {answer.text}"
+            f"Without them, {answer.strategy} answers: {answer.text}"
         )
         return replace(answer, text=said.text, strategy=f"{answer.strategy}+{name}", notice=notice)
 

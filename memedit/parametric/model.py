@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from memedit.errors import InvalidSpec, UnknownLayers
 from memedit.models.transformers import TransformersModel
+from memedit.parametric.contexts import mark
 from memedit.parametric.edits import Applied, Editing, WeightEdit
 from memedit.parametric.finetune import FineTuning
 from memedit.parametric.layers import LayerMap
@@ -94,6 +95,14 @@ class ParametricModel(TransformersModel):
     def vocabulary(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return cast("_HasTokenizer", self._tokenizer).tokenizer
+
+    def check(self, edit: WeightEdit) -> None:
+        """Make sure that an edit can be found in its tokens, before time is spent on others.
+
+        Raises:
+            InvalidEdit: Its subject cannot be told from what follows it.
+        """
+        mark(self.vocabulary, edit.text, edit.subject_span, len(edit.stem))
 
     def prepare(self) -> None:
         """Do what the method needs once for this model, so that the first edit takes no longer than the others."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from memedit.errors import BadDataFile, BadRow
-from memedit.evaluation.cases import Benchmark, load, sniff
+from memedit.evaluation.cases import Benchmark, load, recalled_fact, sniff
 from tests.benchmarks.single_hop import COUNTERFACT, KNOWEDIT, REDUCED, ZSRE, Row
 
 FILES: dict[Benchmark, list[Row]] = {"counterfact": COUNTERFACT, "zsre": ZSRE, "knowedit": KNOWEDIT}
@@ -75,6 +75,47 @@ def test_a_relation_the_catalogue_does_not_know_becomes_a_sentence(tmp_path: Pat
     [problem] = load(write(tmp_path / "f.json", [row]), "counterfact")
 
     assert problem.case.edit.fact.statement == "The author of The Salt Road is Mirela Toma."
+
+
+def test_a_row_of_json_lines_ends_with_a_line_feed_only(tmp_path: Path) -> None:
+    row = copy.deepcopy(ZSRE[0]) | {"src": "Who is\u2028the author of The Salt Road?"}
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n\n".join(json.dumps(one, ensure_ascii=False) for one in (row, ZSRE[1])), encoding="utf-8")
+
+    assert [one.case.row for one in load(path, "zsre")] == [1, 2]
+
+
+def test_a_broken_row_of_json_lines_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join([json.dumps(ZSRE[0]), "", '{"subject": "Zorb', json.dumps(ZSRE[1])]), encoding="utf-8")
+
+    with pytest.raises(BadRow, match="no JSON") as caught:
+        load(path, "zsre")
+
+    assert (caught.value.source, caught.value.row) == ("f.jsonl", 3)
+
+
+def test_one_object_is_told_from_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps({"edit": ZSRE[0]}, indent=1), encoding="utf-8")
+
+    with pytest.raises(BadDataFile, match="one JSON object"):
+        load(path, "zsre")
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "expected"),
+    [
+        ("(Peru, capital, Lima)", ["Lima"], ("Peru", "capital")),
+        ("(Kent, 1st Duke, title, Duke of Kent)", ["Duke of Kent"], ("Kent, 1st Duke", "title")),
+        ("(Peru, languages, Spanish, Quechua)", ["Aymara"], ("Peru", "languages")),
+        ("(Peru, languages, Spanish, Quechua)", ["spanish, quechua"], ("Peru", "languages")),
+        ("(Peru, Lima)", ["Lima"], None),
+        ("", ["Lima"], None),
+    ],
+)
+def test_what_must_be_known_beside_an_edit(text: str, answers: list[str], expected: tuple[str, str] | None) -> None:
+    assert recalled_fact(text, answers) == expected
 
 
 def test_the_same_seed_draws_the_same_cases(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_grid_comes_to_one_report(data: Path, reader: Reader) -> None:
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["cases"] == 3
     assert (out / "accuracy.png").stat().st_size > 0
     assert (out / "cost.png").stat().st_size > 0
-    assert len(tables(report)) == 3
+    assert len(tables(report)) == 4
 
 
 def test_the_report_holds_every_command_with_where_its_files_lie(data: Path, reader: Reader) -> None:

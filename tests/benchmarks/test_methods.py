@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from memedit import MemEditor
+from memedit.answer import Answer
 from memedit.errors import InvalidEdit
 from memedit.evaluation.figures import figures
 from memedit.evaluation.method import Ask, MemoryMethod, Seen
@@ -20,10 +21,12 @@ from memedit.evaluation.run import run
 from memedit.evaluation.weights import WeightsMethod
 from memedit.memory.memory import EditMemory
 from memedit.models.base import Completion, Prompt, Sampling
+from memedit.strategies.base import Steps, complete
 from memedit.strategies.direct import base_prompt
 from tests.benchmarks.single_hop import COUNTERFACT, ZSRE, Named, Reader
 
 if TYPE_CHECKING:
+    from memedit.memory.memory import MemoryView
     from memedit.parametric.edits import WeightEdit
     from memedit.parametric.model import ParametricModel
 
@@ -68,6 +71,9 @@ class Weights(Reader):
         self.held: list[tuple[str, ...]] = []
         self.prepared = 0
 
+    def check(self, edit: WeightEdit) -> None:
+        assert edit.subject in edit.prompt
+
     def prepare(self) -> None:
         self.prepared += 1
 
@@ -95,6 +101,81 @@ def test_a_parametric_method_holds_the_edits_of_one_memory_at_a_time(tmp_path: P
     assert result["generated"]["exact_invariance"] == 0.0
     assert result["teacher_forced"]["edit_success"] == 0.0, "its probabilities are those of the weights"
     assert result["teacher_forced"]["exact_invariance"] == 1.0
+
+
+class Clock:
+    """A clock that stands still but for what is told to take time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+
+def test_the_time_of_edits_is_no_part_of_the_time_of_questions(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Slow(Weights):
+        def hold(self, edits: Sequence[WeightEdit]) -> None:
+            clock.now += 100
+            super().hold(edits)
+
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+            clock.now += len(prompts)
+            return super().generate(prompts, sampling)
+
+    (tmp_path / "data.json").write_text(json.dumps(COUNTERFACT), encoding="utf-8")
+    options = Options("counterfact", tmp_path / "data.json", tmp_path / "out.json", edits=1, fluency=False)
+    result: dict[str, Any] = figures(
+        run(options, WeightsMethod(cast("ParametricModel", Slow())), RememberedModel(reader))
+    )
+
+    assert result["cost"]["seconds_per_edit"] == 100
+    assert result["cost"]["seconds_per_question"] == 1
+
+
+def test_a_remembered_answer_counts_with_the_time_it_took(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Slow(Reader):
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
+            clock.now += len(prompts)
+            return super().generate(prompts, sampling)
+
+    (tmp_path / "data.json").write_text(json.dumps(COUNTERFACT), encoding="utf-8")
+    options = Options(
+        "counterfact", tmp_path / "data.json", tmp_path / "out.json", edits=None, fluency=False, cases_per_batch=1
+    )
+    slow = Slow()
+    model = RememberedModel(slow)
+    with EditMemory(embed_on_write=False) as memory:
+        result: dict[str, Any] = figures(run(options, MemoryMethod(MemEditor(model, memory, strategy="base")), model))
+
+    recalls = 3  # asked beside the questions, and not counted with them
+    assert len(slow.prompts) - recalls < result["questions"], "the cases share their neighborhood prompts"
+    assert result["cost"]["seconds"] == result["questions"]
+
+
+def test_an_answer_of_the_counterfactual_model_is_scored_by_it(tmp_path: Path, reader: Reader) -> None:
+    class Told:
+        name = "told"
+
+        def __call__(self, question: str, view: MemoryView) -> Steps:
+            said = yield from complete("Edit and question:", Sampling(max_tokens=8), counterfactual=True)
+            return Answer(question, said.text, edits=tuple(view.facts()), strategy=self.name)
+
+    (tmp_path / "data.json").write_text(json.dumps(COUNTERFACT[:1]), encoding="utf-8")
+    options = Options("counterfact", tmp_path / "data.json", tmp_path / "out.json", edits=None, fluency=False)
+    model, other = RememberedModel(reader), Reader()
+    with EditMemory(embed_on_write=False) as memory:
+        editor = MemEditor(model, memory, strategy=Told(), counterfactual=other)
+        run(options, MemoryMethod(editor), model)
+
+    assert ("Edit and question:", " Mirela Toma") in other.scored
+    assert ("Edit and question:", " Mirela Toma") not in reader.scored
 
 
 def test_an_edit_whose_subject_is_not_in_its_prompt_is_named_by_file_and_row(tmp_path: Path, reader: Reader) -> None:

@@ -198,7 +198,7 @@ def test_statements_alone_give_the_same_answers(rows: Rows, write_rows: Write, e
     data = write_rows(rows)
 
     triples = execute(data, edits_per_memory=1, edits_as="triples")
-    statements = execute(data, edits_per_memory=1, edits_as="statements")
+    statements = execute(data, edits_per_memory=1, edits_as="statements", start="fresh")
 
     assert statements["edits_as"] == "statements"
     assert statements["edit_wise_accuracy"] == triples["edit_wise_accuracy"]

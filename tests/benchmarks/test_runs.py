@@ -70,7 +70,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path: Path, st
         assert log.resumed == 1
 
 
-def test_a_finished_run_is_started_over_unless_it_is_to_be_resumed(tmp_path: Path) -> None:
+def test_a_finished_run_is_started_over_unless_it_is_to_be_resumed_or_is_another(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     with run_log(path, CONFIG, ["a"]) as log:
         log.add({"a": {"n": 1}})
@@ -78,7 +78,9 @@ def test_a_finished_run_is_started_over_unless_it_is_to_be_resumed(tmp_path: Pat
 
     with run_log(path, CONFIG, ["a"], "resume") as log:
         assert log.missing(["a"]) == []
-    with run_log(path, {**CONFIG, "seed": 2}, ["a"]) as log:
+    with pytest.raises(InvalidSpec, match="seed was 1, is now 2"):
+        run_log(path, {**CONFIG, "seed": 2}, ["a"])
+    with run_log(path, CONFIG, ["a"]) as log:
         assert log.missing(["a"]) == ["a"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from memedit.evaluation.command import main
 from memedit.evaluation.examine import checkpoints, recall_prompt
 from memedit.evaluation.figures import figures
 from memedit.evaluation.method import Ask, MemoryMethod, open_method
-from memedit.evaluation.options import Options, place
+from memedit.evaluation.options import Options, place, rows_needed
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.run import run
 from memedit.memory.memory import EditMemory
@@ -107,6 +108,40 @@ def test_an_edit_used_where_none_belongs_breaks_invariance(execute: Execute) -> 
     assert result["failures"]["locality/neighborhood"][0]["edits_used"] == [
         "The author of The Salt Road is Mirela Toma."
     ]
+
+
+def test_an_answer_in_a_sentence_is_mentioned_and_no_exact_match(execute: Execute) -> None:
+    class Wordy(Named):
+        def __call__(self, question: str, view: Any) -> Any:
+            answer = yield from super().__call__(question, view)
+            return replace(answer, text=f"They say that {answer.text} did it.") if answer.edits else answer
+
+    result = execute("counterfact", strategy=Wordy(), edits=None)
+
+    assert result["generated"]["edit_success"] == 0.0
+    assert result["mentioned"]["edit_success"] == result["mentioned"]["paraphrase_success"] == 1.0
+    assert result["mentioned"]["neighborhood_success"] == 1.0
+    assert result["mentioned"]["exact_invariance"] == result["generated"]["exact_invariance"]
+
+
+def test_edits_are_retained_by_their_place_in_their_own_memory(execute: Execute) -> None:
+    class First(Named):
+        def __call__(self, question: str, view: Any) -> Any:
+            subject = view.facts()[0].subject
+            return super().__call__(question if subject in question else "", view)
+
+    [early, late] = execute("counterfact", [*COUNTERFACT, COUNTERFACT[0]], First(), edits=2)["generated"][
+        "retainability"
+    ]
+
+    assert (early["value"], early["prompts"]) == (1.0, 2)
+    assert (late["value"], late["prompts"]) == (0.0, 2)
+
+
+def test_the_last_memory_is_filled_up_too() -> None:
+    assert [rows_needed(edits, limit) for edits, limit in ((2, 3), (1, 3), (10, 3), (None, 3), (2, None))] == [
+        4, 3, 10, 3, None,
+    ]  # fmt: skip
 
 
 def test_a_prompt_about_another_cases_edit_is_told_apart(execute: Execute) -> None:

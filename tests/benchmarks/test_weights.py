@@ -17,7 +17,7 @@ from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.weights import WeightsMethod
 from memedit.memory.fact import FactInput
 from memedit.parametric.contexts import Prefixes
-from memedit.parametric.edits import Editing
+from memedit.parametric.edits import Applied, Editing
 from memedit.parametric.finetune import FineTuning
 from memedit.parametric.lora import Lora
 from memedit.parametric.memit import Memit
@@ -93,6 +93,30 @@ def test_a_run_edits_the_weights_and_tells_every_figure(
     assert set(result["cost"]["peak_memory_mib"]) == {"edit", "question"}
 
     assert main("counterfact", [*words, "--edits", "all", "--fresh"]) == 0
+
+
+class Idle:
+    """An edit that changes nothing."""
+
+    name = "idle"
+
+    def prepare(self, model: object, tokenizer: object) -> None:
+        pass
+
+    def apply(self, model: object, tokenizer: object, edits: object) -> Applied:
+        return Applied(lambda: None)
+
+
+def test_weights_that_no_edit_changed_are_invariant(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    monkeypatch.setitem(METHODS, "rome", Idle)
+    words = ["--data", str(tmp_path / "data.json"), "--model", spec, "--json", str(tmp_path / "out.json")]
+
+    assert main("counterfact", [*words, "--strategy", "rome", "--no-fluency"]) == 0
+
+    result: dict[str, Any] = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    for scoring in ("teacher_forced", "generated", "mentioned"):
+        assert result[scoring]["exact_invariance"] == 1.0
 
 
 def test_a_method_gives_every_bit_back(spec: str, methods: dict[str, Callable[[], Editing]]) -> None:
