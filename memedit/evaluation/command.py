@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from memedit.evaluation.cases import Benchmark
+from memedit.evaluation.cases import Benchmark, Kind
 from memedit.evaluation.environment import environment
 from memedit.evaluation.figures import figures
 from memedit.evaluation.method import open_method
@@ -113,6 +114,13 @@ def _parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     parser.add_argument("--edits-as", choices=("triples", "statements"), default="triples", help="how edits are given")
     parser.add_argument("--generated-only", action="store_true", help="no teacher forcing (for servers without scores)")
     parser.add_argument("--no-fluency", action="store_true", help="write no texts to measure fluency on")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=get_args(Kind),
+        metavar="KIND",
+        help=f"ask these kinds of prompts only: {', '.join(get_args(Kind))}",
+    )
     parser.add_argument("--attributes", action="store_true", help="ask CounterFact's attribute prompts too")
     parser.add_argument(
         "--scalability", action="store_true", help="with --edits all: edit success after the first 1, 10, 100 ... too"
@@ -137,6 +145,7 @@ def _options(benchmark: Benchmark, arguments: argparse.Namespace) -> Options:
         teacher_forced=not arguments.generated_only,
         fluency=not arguments.no_fluency,
         attributes=arguments.attributes,
+        kinds=arguments.kinds and tuple(arguments.kinds),
         scalability=arguments.scalability,
         start=start_of(arguments),
         cases_per_batch=arguments.cases_per_batch,

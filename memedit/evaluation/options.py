@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memedit.evaluation.cases import Benchmark, EditsAs, Expected, Problem, Question
+from memedit.evaluation.cases import Benchmark, EditsAs, Expected, Kind, Problem, Question
 from memedit.evaluation.environment import sha256
 from memedit.evaluation.method import Span
 from memedit.evaluation.runs import Start
@@ -31,6 +31,7 @@ class Options:
         teacher_forced: Whether to score what is expected; needs a model that tells probabilities.
         fluency: Whether to have the model write, and measure that.
         attributes: Whether to ask CounterFact's attribute prompts too.
+        kinds: The kinds of prompts that are asked; None for all.
         scalability: Whether to ask each edit's prompt also with the first 1, 10, 100 ... edits alone, and with only its own.
         start: What to do with a run that is already there.
         cases_per_batch: Cases answered side by side.
@@ -50,6 +51,7 @@ class Options:
     teacher_forced: bool = True
     fluency: bool = True
     attributes: bool = False
+    kinds: tuple[Kind, ...] | None = None
     scalability: bool = False
     start: Start = "auto"
     cases_per_batch: int = 16
@@ -72,6 +74,7 @@ class Options:
             "scorings": ["teacher_forced", "generated"] if self.teacher_forced else ["generated"],
             "fluency_measured": self.fluency,
             "attributes_asked": self.attributes,
+            **({} if self.kinds is None else {"kinds": list(self.kinds)}),
             "scalability_measured": self.scalability,
         }
 
@@ -108,7 +111,7 @@ class Placed:
         left_out |= {"generation"} if not options.fluency else set()
         pairs = zip(self.problem.case.questions, self.problem.gold.expected, strict=True)
         for number, (question, expected) in enumerate(pairs):
-            if question.kind not in left_out:
+            if question.kind not in left_out and (options.kinds is None or question.kind in options.kinds):
                 yield number, question, expected
 
 

@@ -59,6 +59,8 @@ def run(options: Options, method: Method, model: RememberedModel) -> Finished:
     """
     if options.scalability and options.edits is not None:
         raise InvalidSpec("Scalability is measured in one memory.", "Ask for all edits, or leave it out.")
+    if options.scalability and options.kinds is not None and "edit" not in options.kinds:
+        raise InvalidSpec("Scalability is measured on the edits' own prompts.", "Ask the kind 'edit' too.")
     rows = rows_needed(options.edits, options.limit)
     problems = load(options.data, options.benchmark, edits_as=options.edits_as, limit=rows, seed=options.seed)
     placed = place(problems, options.edits, options.limit)

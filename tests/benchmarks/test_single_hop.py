@@ -351,6 +351,16 @@ def test_scalability_asks_with_the_first_edits_and_alone(execute: Execute) -> No
     assert checkpoints(1000) == [1, 10, 100]
 
 
+def test_only_the_kinds_wanted_are_asked(execute: Execute) -> None:
+    result = execute("counterfact", edits=None, kinds=("edit", "paraphrase"))
+
+    assert result["questions"] == 9
+    assert result["generated"]["paraphrase_success"] == 1.0
+    assert result["generated"]["neighborhood_success"] is None
+    with pytest.raises(InvalidSpec, match="own prompts"):
+        execute("counterfact", edits=None, kinds=("paraphrase",), scalability=True)
+
+
 def test_scalability_is_of_one_memory(execute: Execute) -> None:
     with pytest.raises(InvalidSpec, match="one memory"):
         execute("counterfact", edits=1, scalability=True)
