@@ -45,7 +45,7 @@ class Example(NamedTuple):
     """An edit of the corpus with a probe of each kind.
 
     Attributes:
-        subject: Name of the edit's subject.
+        subject: Name of the edit's subject; may be empty.
         fact: The edit as a sentence.
         probes: By kind. Copy: the edit's own wording; update: another; retain: what the edit leaves as it was.
     """
@@ -135,8 +135,8 @@ def naming(examples: Sequence[Example], subject: str) -> frozenset[int]:
 def read_examples(path: str | Path | None = None) -> list[Example]:
     """The examples of a JSON-lines file, or of the corpus that ships with the package.
 
-    A row has ``subject``, ``fact`` and, under ``copy``, ``update`` and ``retain``, an ``answer`` with a ``question``, a
-    ``sentence`` to complete, or both.
+    A row has a ``fact`` and, under ``copy``, ``update`` and ``retain``, an ``answer`` with a ``question``, a ``sentence`` to
+    complete, or both. It may have the fact's ``subject``.
 
     Raises:
         BadDataFile: The file cannot be read, or is empty.

@@ -267,7 +267,7 @@ def write_report(report: Figures, out: Path) -> None:
         lines += [f"No plots: {error}", ""]
     lines += [
         f"- command: `{report['command']}`",
-        *(f"- {cell['file']}, {_made(cell)}: `{cell_command(cell, *paths)}`" for cell in _cells(report)),
+        *(f"- {cell['file']}, {_made(cell)}: `{cell_command(cell, *paths, folder=out)}`" for cell in _cells(report)),
         f"- machine: {report['cpu']}, {report['cores']} cores, {report['memory_gib']} GiB, {report['platform']}",
         f"- versions: python {report['python']}, {', '.join(f'{name} {value}' for name, value in versions.items())}",
         f"- commit: {report['commit']}; started {report['started_at']}; data SHA-256 {report['data_sha256']}",
@@ -275,8 +275,8 @@ def write_report(report: Figures, out: Path) -> None:
     (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def cell_command(cell: Figures, data: str, demonstrations: str = "") -> str:
-    """The command that measures one cell alone, given where its data and its demonstrations lie."""
+def cell_command(cell: Figures, data: str, demonstrations: str = "", *, folder: Path = Path()) -> str:
+    """The command that measures one cell alone, given where its data, its demonstrations and its result lie."""
     words = [
         "python",
         "-m",
@@ -288,7 +288,7 @@ def cell_command(cell: Figures, data: str, demonstrations: str = "") -> str:
     ]
     words += ["--strategy", str(cell["strategy"]), "--edits", str(cell["edits_per_memory"])]
     words += [] if cell["limit"] is None else ["--limit", str(cell["limit"])]
-    words += ["--seed", str(cell["seed"]), "--json", str(cell["file"])]
+    words += ["--seed", str(cell["seed"]), "--json", str(folder / str(cell["file"]))]
     words += [] if cell["edits_as"] == "triples" else ["--edits-as", str(cell["edits_as"])]
     words += [] if cell.get("demonstrations") is None else ["--demonstrations", demonstrations]
     words += [] if section(cell, "teacher_forced") else ["--generated-only"]

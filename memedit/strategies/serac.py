@@ -9,7 +9,9 @@ edit z_i that x' most probably belongs to (section 3.1):
              counterfactual(z_i*, x')         otherwise
 
 Here the cache is the edit memory, g is the editor's scope classifier with the threshold it was calibrated for (the paper
-takes 0.5), and the counterfactual model is `memedit.counterfactual`. SERAC answers from one edit: it follows no chains.
+takes 0.5), and the counterfactual model is `memedit.counterfactual`. Unlike the paper's it is not only a network: where the
+edit alone settles a question, the answer is read off it and no network is asked, and what a question asks of the edit's
+object is asked of the base model. SERAC answers from one edit: it plans no chains.
 """
 
 from __future__ import annotations

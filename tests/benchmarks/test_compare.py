@@ -63,7 +63,8 @@ def test_the_report_holds_every_command_with_where_its_files_lie(data: Path, rea
 
     report = run(grid(data, strategies=["base", "ike"], edits=[1], demonstrations=shown), reader)
 
-    base, ike = (cell_command(cell, str(data), str(shown)) for cell in report["cells"])
+    out = data.parent / "out"
+    base, ike = (cell_command(cell, str(data), str(shown), folder=out) for cell in report["cells"])
     text = (data.parent / "out" / "report.md").read_text(encoding="utf-8")
     assert base in text
     assert ike in text
