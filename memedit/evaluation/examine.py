@@ -175,10 +175,14 @@ class Examination:
             if job["question"].kind in ("locality", "attribute")
         ]
         texts = ask_unedited(self._model, [job["question"].prompt for job, _ in kept])
-        for (job, record), text in zip(kept, texts, strict=True):
+        for (_, record), text in zip(kept, texts, strict=True):
             record["base"] = text
-            if self._options.teacher_forced and job["expected"].answers:
-                record["base_forced"] = _forced(self._model.score(_wanted(job["expected"], job["question"].prompt)))
+        if self._options.teacher_forced:
+            scored = [(job, record) for job, record in kept if job["expected"].answers]
+            wanted = [_wanted(job["expected"], job["question"].prompt) for job, _ in scored]
+            scores = iter(self._model.score([pair for pairs in wanted for pair in pairs]))
+            for (_, record), pairs in zip(scored, wanted, strict=True):
+                record["base_forced"] = _forced([next(scores) for _ in pairs])
 
     def _write(self, jobs: Sequence[_Job], replies: Sequence[Reply], finished: Mapping[str, CaseRecord]) -> None:
         writing = [
