@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING
 
 from memedit.errors import MissingExtra
 from memedit.parametric.edits import Applied, WeightEdit, check
-from memedit.parametric.finetune import batch, descend
+from memedit.parametric.finetune import Batch, batches, train
 from memedit.parametric.layers import LayerMap
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Lora:
-    """Low-rank adaptation. All edits are one batch: a step follows the mean over all of them.
+    """Low-rank adaptation, trained in epochs and batches like `memedit.parametric.finetune.FineTuning`.
 
     Args:
         rank: Rank of the adapters.
         scale: The adapters' alpha.
         modules: Last parts of the names of the modules to adapt; by default the query and value projections, or
             GPT-2's one projection of all three.
-        steps: Most steps of Adam.
-        rate: Its learning rate.
-        enough: Training ends early where the loss is below this.
+        steps: Most epochs, each with a step of Adam for every batch; with no more edits than a batch, most steps in all.
+        rate: Adam's learning rate.
+        enough: A batch whose loss is below this is passed over; training ends early where the mean over an epoch is.
         seed: For the adapters' first weights.
+        batch_size: Most edits of a batch; as many as in fine-tuning.
     """
 
     name = "lora"
@@ -46,6 +46,7 @@ class Lora:
         rate: float = 5e-3,
         enough: float = 0.01,
         seed: int = 0,
+        batch_size: int = 128,
     ) -> None:
         self.rank = rank
         self.scale = scale
@@ -54,6 +55,7 @@ class Lora:
         self.rate = rate
         self.enough = enough
         self.seed = seed
+        self.batch_size = batch_size
 
     def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Nothing is needed but layers that are known. See `memedit.parametric.edits.Editing.prepare`."""
@@ -75,7 +77,7 @@ class Lora:
         check(edits)
         transposed = names.is_transposed
         modules = self.modules or (["c_attn"] if transposed else ["q_proj", "v_proj"])
-        tokens, labels = batch(tokenizer, edits)
+        parts = batches(tokenizer, edits, self.batch_size)
         was_training = model.training
         wanted = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         with torch.random.fork_rng(devices=[]):
@@ -99,24 +101,19 @@ class Lora:
 
         applied = Applied(remove)
         try:
-            self._train(model, tokens.to(model.device), labels.to(model.device))
+            self._train(model, parts)
         except BaseException:
             applied.revert()
             raise
         return applied
 
-    def _train(self, model: PreTrainedModel, tokens: torch.Tensor, labels: torch.Tensor) -> None:
+    def _train(self, model: PreTrainedModel, parts: Sequence[Batch]) -> None:
         import torch
 
         module: torch.nn.Module = model
         module.eval()
         adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        adam = torch.optim.Adam(adapters, lr=self.rate)
-        for _ in range(self.steps):
-            if descend(model, tokens, labels) < self.enough:
-                break
-            adam.step()
-            adam.zero_grad()
+        train(model, parts, torch.optim.Adam(adapters, lr=self.rate), self.steps, self.enough)
         for parameter in adapters:
             parameter.requires_grad_(False)
             parameter.grad = None

@@ -17,7 +17,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from memedit.errors import BadDataFile
 from memedit.parametric.layers import frozen
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_VERSION = 1  # raise it when the default sample changes, so that estimates from the old one are not used any more
+_VERSION = 1  # raise it when texts are written in another way: the sentences tell by themselves that they have changed
 _PIECE = 128
 """Tokens of a piece of a text file."""
 
@@ -60,7 +60,10 @@ class TextSample:
         if self.file is not None:
             content = hashlib.blake2b(self._read().encode(), digest_size=6).hexdigest()
             return f"{content}-{self.file_tokens}"
-        return f"v{_VERSION}-{self.sentences}-{self.written}x{self.length}-{self.seed}"
+        # The catalogue and the names that sentences are made from grow: a sample is the same only if its sentences are.
+        sentences = "\n".join(catalogue_sentences(self.sentences, self.seed))
+        content = hashlib.blake2b(sentences.encode(), digest_size=6).hexdigest()
+        return f"v{_VERSION}-{self.sentences}-{self.written}x{self.length}-{self.seed}-{content}"
 
     def tokens(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """The texts, as tokens.
@@ -155,6 +158,9 @@ _TOP = 50  # the likeliest tokens that one is drawn from: beyond them a small mo
 
 
 def _entity_names() -> list[str]:
+    from memedit.memory.fact import EntityType
+
     text = resources.files("memedit.memory").joinpath("aliases.toml").read_text(encoding="utf-8")
-    kinds = tomllib.loads(text)
-    return sorted({name for names in kinds.values() if isinstance(names, dict) for name in names})
+    table = tomllib.loads(text)
+    # Only the kinds of entities: the sections beside them hold names that stand for something else.
+    return sorted({name for kind in get_args(EntityType) for name in table.get(kind, ())})

@@ -2,7 +2,8 @@
 
 C tells which directions of key space the model uses, so that an update can avoid them (Meng et al. 2022, section 3.1).
 It is estimated once for a model, a layer and a sample. A matrix is kept under the hash of the model's weights, so
-another checkpoint under the same name gets its own.
+another checkpoint under the same name gets its own, and with a hash of the sample in its name, so the matrices of all layers
+come from the same text.
 
 Knows nothing of edits.
 """

@@ -9,6 +9,7 @@ Knows nothing of edits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -226,7 +227,7 @@ def decisive_layer(
     Layers whose window holds the lowest layer are left out.
 
     Facts that the model does not know (their answer is not likelier clean than corrupted) do not count. The choice is kept
-    in the user's cache folder, by the hash of the weights.
+    in the user's cache folder, by the hash of the weights and all that was traced with: facts, noise and window.
 
     Args:
         model: The model, unedited.
@@ -240,11 +241,12 @@ def decisive_layer(
         InvalidEdit: The model knows none of the facts.
     """
     names = LayerMap(model)
-    own = facts is KNOWN
-    if own and model in _PICKED:
-        return _PICKED[model]
-    path = _choice_file(model, folder)
-    layer = _read(path) if own else None
+    # Kept by the model itself too: once it is edited, its hash is another, but the choice is still the unedited model's.
+    picked, name = _PICKED.setdefault(model, {}), _choice_name(facts, noise, _window(names))
+    if (folder, name) in picked:
+        return picked[folder, name]
+    path = _choice_folder(model, folder) / name
+    layer = _read(path)
     if layer is None:
         traces = [trace(model, tokenizer, fact, "mlp", places=[-1], noise=noise) for fact in facts]
         gains = [one.effect[0] / (one.clean - one.corrupted) for one in traces if one.clean > 2 * one.corrupted]
@@ -257,20 +259,25 @@ def decisive_layer(
         # back undoes the noise instead of showing where the fact is recalled.
         lowest = _window(names) // 2 + 1
         layer = lowest + int(sum(gains[1:], gains[0])[lowest:].argmax())
-    if own:
-        _PICKED[model] = layer
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"layer": layer}), encoding="utf-8")
+    picked[folder, name] = layer
     return layer
 
 
-_PICKED: WeakKeyDictionary[PreTrainedModel, int] = WeakKeyDictionary()
+_PICKED: WeakKeyDictionary[PreTrainedModel, dict[tuple[Path | None, str], int]] = WeakKeyDictionary()
 
 
-def _choice_file(model: PreTrainedModel, folder: Path | None) -> Path:
+def _choice_name(facts: Sequence[WeightEdit], noise: Noise, window: int) -> str:
+    """The name of the file that keeps a choice: another for whatever makes a choice another."""
+    traced = hashlib.blake2b(repr((tuple(facts), noise, window)).encode(), digest_size=6).hexdigest()
+    return f"layer-{traced}.json"
+
+
+def _choice_folder(model: PreTrainedModel, folder: Path | None) -> Path:
     from memedit.models.embedded import cache_folder
 
-    return (folder or cache_folder() / "parametric") / weights_hash(model) / "layer.json"
+    return (folder or cache_folder() / "parametric") / weights_hash(model)
 
 
 def _read(path: Path) -> int | None:

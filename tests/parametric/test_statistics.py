@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +10,7 @@ import torch
 
 from memedit.errors import BadDataFile
 from memedit.parametric.layers import LayerMap
-from memedit.parametric.sample import TextSample
+from memedit.parametric.sample import TextSample, _entity_names
 from memedit.parametric.statistics import RIDGE, SecondMoments, estimate, weights_hash
 
 from .tiny import tiny_gpt2, tiny_tokenizer
@@ -81,6 +83,43 @@ def test_the_ridge_makes_a_poor_sample_invertible(tmp_path: Path, tokenizer: Pre
 
     values = torch.linalg.eigvalsh(moment)
     assert values[0] > 0.5 * RIDGE * float(moment.diagonal().mean())
+
+
+def test_another_sample_has_another_fingerprint() -> None:
+    sample = TextSample(sentences=20, written=4, length=8)
+
+    assert TextSample(sentences=20, written=4, length=8).fingerprint() == sample.fingerprint()
+    others = [
+        TextSample(sentences=21, written=4, length=8),
+        TextSample(sentences=20, written=5, length=8),
+        TextSample(sentences=20, written=4, length=9),
+        TextSample(sentences=20, written=4, length=8, seed=1),
+    ]
+    assert len({one.fingerprint() for one in (sample, *others)}) == 5
+
+
+def test_other_names_in_the_sentences_are_another_sample(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = TextSample(sentences=20, written=4, length=8)
+    before = SecondMoments(sample, folder=tmp_path).get(tiny_gpt2(), tokenizer, [1])[1]
+    monkeypatch.setattr("memedit.parametric.sample._entity_names", lambda: ["Japan", "Osaka"])
+
+    after = SecondMoments(sample, folder=tmp_path).get(tiny_gpt2(), tokenizer, [1])[1]
+
+    assert not torch.allclose(after, before, rtol=1e-2)
+    assert len(list(tmp_path.rglob("layer-1-*.safetensors"))) == 2
+
+
+def test_sentences_are_about_names_of_entities_and_none_that_loosely_means_one() -> None:
+    table = tomllib.loads(resources.files("memedit.memory").joinpath("aliases.toml").read_text(encoding="utf-8"))
+    loosely = set(table.pop("loose")) | set(table.pop("families"))
+    entities = {name for kind in table.values() if isinstance(kind, dict) for name in kind}
+
+    names = _entity_names()
+
+    assert loosely - entities
+    assert set(names) == entities
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xfa"])

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -9,9 +12,11 @@ import torch
 from memedit.errors import InvalidEdit, InvalidSpec
 from memedit.parametric.edits import WeightEdit
 from memedit.parametric.heatmap import draw
-from memedit.parametric.tracing import Noise, decisive_layer, trace
+from memedit.parametric.layers import LayerMap
+from memedit.parametric.states import changed, watched
+from memedit.parametric.tracing import Noise, State, Trace, decisive_layer, trace
 
-from .tiny import WORDS
+from .tiny import WORDS, tiny_gpt2, tiny_llama
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -69,19 +74,129 @@ def test_tracing_leaves_the_model_as_it_was(model: PreTrainedModel, tokenizer: P
     assert torch.equal(model(ids).logits, before)
 
 
-def test_the_decisive_layer_is_the_one_above_the_lowest_with_the_largest_effect(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+@pytest.mark.parametrize(("window", "around"), [(1, 0), (3, 1), (9, 2)])
+@pytest.mark.parametrize("state", ["mlp", "attention"])
+def test_a_window_of_layers_is_put_back_together(
+    state: State, window: int, around: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    facts = [WeightEdit(FACT.prompt, FACT.subject, word) for word in WORDS]
-    known = [
-        fact
-        for fact in facts
-        if (one := trace(model, tokenizer, fact, "mlp", places=[-1], noise=NOISE)).clean > 2 * one.corrupted
-    ][:1]
-    assert known
-    [effect] = trace(model, tokenizer, known[0], "mlp", places=[-1], noise=NOISE).effect
+    noise = Noise(samples=1)
+    found = trace(model, tokenizer, FACT, state, window=window, places=[-1], noise=noise)
 
-    assert decisive_layer(model, tokenizer, known, noise=NOISE) == 1 + int(effect[1:].argmax())
+    for layer in range(3):
+        together = [other for other in range(3) if abs(other - layer) <= around]
+        assert float(found.restored[0, layer]) == pytest.approx(recalled(model, tokenizer, state, together), rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
+def test_by_default_the_window_is_a_fifth_of_the_layers(
+    make: Callable[..., PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make(layers=10)
+    usual, one, fifth = (
+        trace(model, tokenizer, FACT, "mlp", window=window, places=[-1], noise=NOISE).restored
+        for window in (None, 1, 2)
+    )
+
+    assert torch.equal(usual, fifth)
+    assert not torch.allclose(usual, one, rtol=1e-2)
+
+
+def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: State, layers: Sequence[int]) -> float:
+    """The answer's probability under one draw of noise, with these layers' clean states put back at the subject's end."""
+    names = LayerMap(model)
+    modules = [(names.mlp if state == "mlp" else names.attention)(layer) for layer in layers]
+    stem = tokenizer(FACT.stem, return_tensors="pt")["input_ids"]
+    [answer] = tokenizer(" Osaka")["input_ids"]
+    first, last = 3, 4  # " New Zealand", after "The capital of"
+    assert tokenizer.decode(stem[0, first : last + 1]) == " New Zealand"
+    [embeddings] = (weight.detach() for weight in names.embeddings().parameters())
+    drawn = torch.randn(1, 2, embeddings.shape[1], generator=torch.Generator().manual_seed(0)) * 3 * embeddings.std()
+
+    def spoil(embedded: torch.Tensor) -> torch.Tensor:
+        return torch.cat([embedded[:, :first], embedded[:, first : last + 1] + drawn, embedded[:, last + 1 :]], dim=1)
+
+    def restore(clean: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        return torch.cat([output[:, :last], clean[:, last : last + 1], output[:, last + 1 :]], dim=1)
+
+    clean: list[torch.Tensor] = []
+    with torch.no_grad():
+        with ExitStack() as stack:
+            for module in modules:
+                stack.enter_context(watched(module, lambda _, made: clean.append(made.clone())))
+            model(stem)
+        with ExitStack() as stack:
+            stack.enter_context(changed(names.embeddings(), spoil))
+            for module, output in zip(modules, clean, strict=True):
+                stack.enter_context(changed(module, partial(restore, output)))
+            return float(model(stem).logits[0, -1].softmax(-1)[answer])
+
+
+@pytest.fixture
+def known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[tuple[WeightEdit, torch.Tensor]]:
+    """What this random model happens to know, and how much of it each layer's MLP gives back."""
+    facts = [
+        WeightEdit(f"The {noun} of {subject} is", subject, word)
+        for noun in ("capital", "city")
+        for subject in ("New Zealand", "Lyon Japan")
+        for word in WORDS
+    ]
+    traces = [trace(model, tokenizer, fact, "mlp", places=[-1], noise=NOISE) for fact in facts]
+    return [(one.fact, one.effect[0] / (one.clean - one.corrupted)) for one in traces if one.clean > 2 * one.corrupted]
+
+
+def test_the_decisive_layer_is_the_one_above_the_lowest_with_the_largest_effect(
+    known: list[tuple[WeightEdit, torch.Tensor]],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    fact, effect = known[0]
+
+    assert decisive_layer(model, tokenizer, [fact], noise=NOISE, folder=tmp_path) == 1 + int(effect[1:].argmax())
+
+
+def test_every_fact_has_a_say_in_the_decisive_layer(
+    known: list[tuple[WeightEdit, torch.Tensor]],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    together = 1 + int(torch.stack([effect for _, effect in known]).sum(0)[1:].argmax())
+    # First a fact that alone would have another layer picked.
+    facts = [fact for fact, effect in sorted(known, key=lambda one: 1 + int(one[1][1:].argmax()) == together)]
+
+    assert decisive_layer(model, tokenizer, facts[:1], noise=NOISE, folder=tmp_path) != together
+    assert decisive_layer(model, tokenizer, facts, noise=NOISE, folder=tmp_path) == together
+
+
+def test_a_choice_is_kept_by_all_that_it_hangs_on(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, other, strong = tiny_gpt2(), tmp_path / "other", Noise(strength=99)
+    facts = [WeightEdit(FACT.prompt, FACT.subject, word) for word in WORDS]
+    traced: list[Noise] = []
+
+    def watch(*given: Any, noise: Noise, **others: Any) -> Trace:
+        traced.append(noise)
+        return trace(*given, noise=noise, **others)
+
+    monkeypatch.setattr("memedit.parametric.tracing.trace", watch)
+
+    def times(model: PreTrainedModel, facts: Sequence[WeightEdit], noise: Noise, folder: Path) -> int:
+        traced.clear()
+        decisive_layer(model, tokenizer, facts, noise=noise, folder=folder)
+        assert set(traced) <= {noise}
+        return len(traced)
+
+    assert times(model, facts, NOISE, tmp_path) == len(facts)
+    assert times(model, facts, NOISE, tmp_path) == 0
+    assert times(tiny_gpt2(), facts, NOISE, tmp_path) == 0  # the same weights, loaded again
+    assert times(model, facts, strong, tmp_path) == len(facts)
+    assert times(model, facts[1:], NOISE, tmp_path) == len(facts) - 1
+    assert times(model, facts, NOISE, other) == len(facts)
+    assert len(list(other.rglob("layer-*.json"))) == 1
+    monkeypatch.setattr("memedit.parametric.tracing._window", lambda _: 3)
+    assert times(model, facts, NOISE, tmp_path) == len(facts)
 
 
 def test_a_model_that_knows_nothing_is_told_to_be_given_a_layer(

@@ -31,13 +31,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
+def tiny_gpt2(seed: int = 0, layers: int = 3) -> GPT2LMHeadModel:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
     config = GPT2Config(
-        vocab_size=400, n_positions=128, n_embd=32, n_layer=3, n_head=4, initializer_range=0.2, bos_token_id=0,
+        vocab_size=400, n_positions=128, n_embd=32, n_layer=layers, n_head=4, initializer_range=0.2, bos_token_id=0,
         eos_token_id=0,
     )  # fmt: skip
     model: GPT2LMHeadModel = GPT2LMHeadModel(config)
@@ -45,13 +45,13 @@ def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:
     return model
 
 
-def tiny_llama(seed: int = 0) -> LlamaForCausalLM:
+def tiny_llama(seed: int = 0, layers: int = 3) -> LlamaForCausalLM:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=400, max_position_embeddings=128, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        vocab_size=400, max_position_embeddings=128, hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model: LlamaForCausalLM = LlamaForCausalLM(config)
