@@ -19,14 +19,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memedit.errors import BadDataFile, MemEditError
-from memedit.parametric.edits import Editing, WeightEdit
-from memedit.parametric.model import ParametricModel, edited, load_method
+from memedit.errors import BadDataFile, BadRow, MemEditError
+from memedit.parametric.edits import WeightEdit
+from memedit.parametric.model import ParametricModel, edited
 
 if TYPE_CHECKING:
     from memedit.parametric.tracing import State
 
 app = typer.Typer(add_completion=False, help="Edits in a model's weights, for comparison.", no_args_is_help=True)
+
+_FIELDS = (
+    *(f"requested_rewrite.{name}" for name in ("prompt", "subject", "target_new.str", "target_true.str")),
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+)
 
 Model = Annotated[str, typer.Option(help="'embedded' or 'hf:NAME_OR_PATH'.")]
 
@@ -50,7 +56,8 @@ def measure(
     rows = _rows(data)[start : start + limit]
     if not rows:
         raise BadDataFile(f"{data} has no row after the first {start}.", "Give a smaller --start.")
-    held = edited(model, _method(method, layer))
+    held = edited(model, method)
+    layer = _take_layer(held, layer)
     cases = []
     for row in rows:
         cases.append(_measure(held, row))
@@ -83,26 +90,42 @@ def trace(
     print(f"{draw(found, png)}: {found.clean:.3f} clean, {found.corrupted:.3f} corrupted")
 
 
-def _method(name: str, layer: int | None) -> Editing:
-    method = load_method(name)
-    if layer is not None:
-        if hasattr(method, "layers"):
-            method.layers = tuple(range(max(0, layer - 4), layer + 1))
-        elif hasattr(method, "layer"):
-            method.layer = layer
-    return method
+def _take_layer(model: ParametricModel, layer: int | None) -> int | None:
+    """Have the method edit a layer, or the one that causal tracing picks; None where it edits all."""
+    method = model.method
+    if not (hasattr(method, "layers") or hasattr(method, "layer")):
+        return None
+    if layer is None:
+        from memedit.parametric.tracing import decisive_layer
+
+        layer = decisive_layer(model.weights, model.vocabulary)
+    if hasattr(method, "layers"):
+        method.layers = tuple(range(max(0, layer - 4), layer + 1))
+    elif hasattr(method, "layer"):
+        method.layer = layer
+    return layer
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        if all("requested_rewrite" in row and "neighborhood_prompts" in row for row in rows):
-            return list(rows)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise BadDataFile(f"{path} cannot be read as JSON: {error}.", "Give a CounterFact file.") from error
-    raise BadDataFile(
-        f"{path} is not CounterFact with all its prompts.", "Each row needs requested_rewrite and neighborhood_prompts."
-    )
+    if not isinstance(rows, list):
+        raise BadDataFile(f"{path} is no JSON array.", "Give a CounterFact file.")
+    for number, row in enumerate(rows, 1):
+        for field in _FIELDS:
+            if not _has(row, field.split(".")):
+                raise BadRow("is missing.", "Mend the row, or leave it out.", row=number, source=path.name, field=field)
+    return rows
+
+
+def _has(value: object, names: Sequence[str]) -> bool:
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return bool(value)
 
 
 def _measure(model: ParametricModel, row: dict[str, Any]) -> dict[str, float]:
