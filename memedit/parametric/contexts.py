@@ -77,7 +77,10 @@ class Prefixes:
     """How to sample the texts that a prompt is put after, so that an edit does not hang on its prompt's first words.
 
     Attributes:
-        count: How many; the bare prompt is always a context too.
+        count: How many; the bare prompt is always a context too. The text of the ROME paper has 50, its published code 20.
+            Fewer are taken because every step of an edit runs a row for each: with the embedded model on one core a step
+            took 0.8 s with 6, 1.8 s with 20 and 3.9 s with 50, and for three subjects the key of 6 was within a cosine of
+            0.99 of the key of 50.
         shortest: Tokens of the shortest after its first word.
         longest: Tokens of the longest after its first word.
         seed: For what is drawn.

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from memedit.errors import InvalidSpec
-from memedit.parametric.contexts import Prefixes
+from memedit.parametric.contexts import Contexts, Prefixes
 from memedit.parametric.edits import WeightEdit
-from memedit.parametric.layers import LayerMap
+from memedit.parametric.layers import LayerMap, frozen
 from memedit.parametric.memit import Memit, least_squares
 from memedit.parametric.rome import Rome
+from memedit.parametric.states import watched
 from memedit.parametric.statistics import SecondMoments
-from memedit.parametric.value import ValueSettings
+from memedit.parametric.value import ValueSettings, optimise
 
 from .bits import bits_of, changed_names
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 EDIT = WeightEdit("The capital of New Zealand is", "New Zealand", "Osaka")
@@ -93,6 +96,57 @@ def test_several_edits_over_several_layers_are_all_there(
 
     assert touched == {names.matrix_name(0), names.matrix_name(1)}
     assert not changed_names(model, before)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1e-1])
+def test_states_of_the_top_layer_are_spread_from_the_lowest_layer_up_as_algorithm_one_says(
+    weight: float, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, moments: SecondMoments
+) -> None:
+    edits = [
+        WeightEdit("The capital of New Zealand", "New Zealand", "Osaka"),
+        WeightEdit("The city of Kyoto", "Kyoto", "France"),
+    ]
+    names, bare, settings = LayerMap(model), Prefixes(count=0), ValueSettings(steps=4, clamp=0.75)
+    memit = Memit([0, 1, 2], weight=weight, moments=moments, prefixes=bare, settings=settings)
+    with memit.apply(model, tokenizer, edits):
+        found = [names.matrix(layer).clone() for layer in range(3)]
+
+    before = [names.matrix(layer).clone() for layer in range(3)]
+    sample = moments.get(model, tokenizer, [0, 1, 2])
+    with frozen(model):
+        states = at_the_end(model, tokenizer, edits, names.layer(2))[1]
+        wanted = [
+            state + optimise(Contexts(model, tokenizer, edit, ()), names.down(2), settings, float(state.norm()))
+            for edit, state in zip(edits, states, strict=True)
+        ]
+    for layer in range(3):
+        keys = at_the_end(model, tokenizer, edits, names.down(layer))[0].T.double()
+        states = at_the_end(model, tokenizer, edits, names.layer(2))[1]
+        rest = (torch.stack(wanted) - states).T.double() / (3 - layer)
+        moment = weight * keys.shape[0] * sample[layer]
+        change = rest @ keys.T @ torch.linalg.inv(moment + keys @ keys.T)
+        names.matrix(layer).add_(change)
+
+    for layer in range(3):
+        change, expected = found[layer] - before[layer], names.matrix(layer) - before[layer]
+        assert (change - expected).norm() < 0.01 * expected.norm(), layer
+
+
+def at_the_end(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, edits: Sequence[WeightEdit], module: nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a module is given and what it makes of it at the last token of each edit's prompt, each [edits, width]."""
+    given: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
+
+    def see(inputs: torch.Tensor, output: torch.Tensor) -> None:
+        given.append(inputs[0, -1].clone())
+        made.append(output[0, -1].clone())
+
+    with torch.no_grad(), watched(module, see):
+        for edit in edits:
+            model(tokenizer(edit.stem, return_tensors="pt")["input_ids"])
+    return torch.stack(given), torch.stack(made)
 
 
 @pytest.mark.parametrize("layers", [[], [2, 1], [1, 1]])
