@@ -109,8 +109,8 @@ def trace(
         tokenizer: Its tokenizer.
         fact: A fact that the model knows; the probability is that of its target's first token.
         state: What to put back.
-        window: How many layers' MLPs or attentions are put back together, around each layer; by default a fifth of the
-            layers, as in the paper. One layer's `hidden` is always put back alone.
+        window: How many layers' MLPs or attentions are put back together, around each layer, with one more below it than
+            above where they are even; by default a fifth of the layers, as in the paper. One layer's `hidden` is always put back alone.
         places: Which tokens' states to put back; negative ones count from the subject's last token down (-1 is that
             token). By default all.
         noise: How the subject is corrupted.
@@ -133,13 +133,13 @@ def trace(
     )
     run = _Run(names, marked, noise)
     modules = [_module(names, state, layer) for layer in range(len(names))]
-    reach = 0 if state == "hidden" else (_window(names) if window is None else window) // 2
+    size = 1 if state == "hidden" else _window(names) if window is None else window
     with frozen(model), torch.no_grad():
         clean, states = run.clean(modules)
         corrupted = float(run.corrupted(1).mean())
         rows = []
         for layer in range(len(names)):
-            around = range(max(0, layer - reach), min(len(names), layer + reach + 1))
+            around = range(max(0, layer - size // 2), min(len(names), layer + (size + 1) // 2))
             rows.append(run.restored([modules[one] for one in around], [states[one] for one in around], list(chosen)))
     return Trace(
         fact,
@@ -271,7 +271,7 @@ _PICKED: WeakKeyDictionary[PreTrainedModel, dict[tuple[Path | None, str], int]] 
 def _choice_name(facts: Sequence[WeightEdit], noise: Noise, window: int) -> str:
     """The name of the file that keeps a choice: another for whatever makes a choice another."""
     traced = hashlib.blake2b(repr((tuple(facts), noise, window)).encode(), digest_size=6).hexdigest()
-    return f"layer-{traced}.json"
+    return f"decisive-{traced}.json"
 
 
 def _choice_folder(model: PreTrainedModel, folder: Path | None) -> Path:

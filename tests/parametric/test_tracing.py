@@ -74,16 +74,16 @@ def test_tracing_leaves_the_model_as_it_was(model: PreTrainedModel, tokenizer: P
     assert torch.equal(model(ids).logits, before)
 
 
-@pytest.mark.parametrize(("window", "around"), [(1, 0), (3, 1), (9, 2)])
+@pytest.mark.parametrize(("window", "around"), [(1, (0, 0)), (2, (-1, 0)), (3, (-1, 1)), (9, (-4, 4))])
 @pytest.mark.parametrize("state", ["mlp", "attention"])
 def test_a_window_of_layers_is_put_back_together(
-    state: State, window: int, around: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    state: State, window: int, around: tuple[int, int], model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     noise = Noise(samples=1)
     found = trace(model, tokenizer, FACT, state, window=window, places=[-1], noise=noise)
 
     for layer in range(3):
-        together = [other for other in range(3) if abs(other - layer) <= around]
+        together = [other for other in range(3) if around[0] <= other - layer <= around[1]]
         assert float(found.restored[0, layer]) == pytest.approx(recalled(model, tokenizer, state, together), rel=1e-3)
 
 
@@ -194,7 +194,7 @@ def test_a_choice_is_kept_by_all_that_it_hangs_on(
     assert times(model, facts, strong, tmp_path) == len(facts)
     assert times(model, facts[1:], NOISE, tmp_path) == len(facts) - 1
     assert times(model, facts, NOISE, other) == len(facts)
-    assert len(list(other.rglob("layer-*.json"))) == 1
+    assert len(list(other.rglob("decisive-*.json"))) == 1
     monkeypatch.setattr("memedit.parametric.tracing._window", lambda _: 3)
     assert times(model, facts, NOISE, tmp_path) == len(facts)
 
