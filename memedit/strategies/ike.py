@@ -9,14 +9,16 @@ taken, the nearest last: cos(c_1, f) <= ... <= cos(c_k, f).
 In the paper f is the edit under test. Here it is the fact of the memory that the scope classifier finds likeliest, however
 unlikely: IKE has no gate, so what no edit touches can change too. With an empty memory the base model answers.
 
-The demonstrations depend on the fact alone, and only the prompt's last line on the question: a server's prefix cache holds
-over all questions about an edit.
+In the paper f is the sentence that the edit was given as. A triple has many: before a sentence to complete, that wording of its
+relation is taken which is most like it. The demonstrations depend on the fact alone, and only the prompt's last two lines on
+what is asked: a server's prefix cache holds over all questions about an edit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,7 @@ from memedit.strategies.base import Step, Steps, complete, embed, measure, retri
 from memedit.strategies.direct import ask_base
 
 if TYPE_CHECKING:
+    from memedit.memory.catalogue import Catalogue
     from memedit.memory.embedder import Vectors
     from memedit.memory.memory import MemoryView
 
@@ -80,7 +83,7 @@ class Ike:
         if best is None:
             return (yield from ask_base(question, self.name))
         shown = yield from self._choose(best.fact, view, as_question=is_question(question))
-        prompt = yield from self._fit(shown, best.fact, question)
+        prompt = yield from self._fit(shown, worded(best.fact, view.catalogue, question), question)
         completion = yield from complete(prompt, Sampling(max_tokens=IKE_TOKENS, stop=("\n",)))
         text = completion.text.strip()
         return Answer(question, text, edits=(best.fact,), probability=best.probability, strategy=self.name)
@@ -99,10 +102,10 @@ class Ike:
             self._vectors[embedder] = yield from embed(view, [example.fact for example in self._examples])
         return self._vectors[embedder]
 
-    def _fit(self, shown: Sequence[Demonstration], fact: Fact, question: str) -> Step[str]:
+    def _fit(self, shown: Sequence[Demonstration], fact: str, question: str) -> Step[str]:
         """The prompt with as many of the nearest demonstrations as the budget has room for."""
         while True:
-            prompt = ike_prompt(shown, fact.statement, question)
+            prompt = ike_prompt(shown, fact, question)
             size = yield from measure(prompt)
             budget = size.context_length - IKE_TOKENS
             if self.budget is not None:
@@ -110,3 +113,22 @@ class Ike:
             if size.tokens <= budget or not shown:
                 return prompt
             shown = drop_farthest(shown, size.tokens, budget)
+
+
+def worded(fact: Fact, catalogue: Catalogue, question: str) -> str:
+    """A triple in those words of its relation that are most like a sentence to complete; otherwise the fact's statement.
+
+    How like two texts are is the share of characters in their matching blocks (`difflib.SequenceMatcher`), the object, which is
+    what is asked for, left out.
+    """
+    if fact.is_free_text or is_question(question):
+        return fact.statement
+    relation = catalogue.get(fact.relation)
+    matcher = SequenceMatcher(b=question, autojunk=False)
+
+    def likeness(template: str) -> float:
+        matcher.set_seq1(template.replace("{subject}", fact.subject).replace("{object}", ""))
+        return matcher.ratio()
+
+    nearest = max((relation.statement, *relation.statements), key=likeness)
+    return nearest.replace("{subject}", fact.subject).replace("{object}", fact.object)

@@ -186,3 +186,26 @@ def test_the_embedded_model_takes_the_new_fact() -> None:
         editor.add_fact("Mariana Pineda", "P364", "Tamil")
 
         assert editor.ask("The original language of Mariana Pineda is").text == "Tamil"
+
+
+@pytest.mark.parametrize(
+    ("question", "wording"),
+    [
+        ("France is governed from", "France is governed from Lyon."),
+        ("From which city is France governed?", "The capital of France is Lyon."),
+        ("The seat of government of France is", "The seat of government of France is Lyon."),
+        ("It rained. The capital of France is", "The capital of France is Lyon."),
+    ],
+)
+def test_a_triple_is_told_in_the_words_most_like_the_question(editor: MemEditor, question: str, wording: str) -> None:
+    editor.ask(question)
+
+    assert shown_facts(prompts(editor)[0])[-1] == wording
+
+
+def test_a_fact_of_no_relation_is_told_as_it_was_given(editor: MemEditor) -> None:
+    editor.add_fact("The mayor's dog has learnt to sing.")
+
+    editor.ask("What has the mayor's dog learnt?")
+
+    assert shown_facts(prompts(editor)[0])[-1] == "The mayor's dog has learnt to sing."
