@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from memedit.errors import MissingExtra
 from memedit.parametric.edits import Applied, WeightEdit, check
-from memedit.parametric.finetune import Batch, batches, train
+from memedit.parametric.epochs import Batch, batches, train
 from memedit.parametric.layers import LayerMap
 
 if TYPE_CHECKING:

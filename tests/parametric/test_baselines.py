@@ -7,7 +7,8 @@ import torch
 
 from memedit.errors import InvalidSpec, MissingExtra
 from memedit.parametric.edits import Editing, WeightEdit
-from memedit.parametric.finetune import Batch, FineTuning, batch, batches, descend, train
+from memedit.parametric.epochs import Batch, batch, batches, descend, train
+from memedit.parametric.finetune import FineTuning
 from memedit.parametric.layers import LayerMap
 from memedit.parametric.lora import Lora
 
@@ -123,7 +124,7 @@ def test_training_goes_through_batches_in_epochs_and_stays_within_its_bound(
         seen.append((some.edits, float((LayerMap(model).matrix(1) - before).abs().max())))
         return descend(model, some)
 
-    monkeypatch.setattr("memedit.parametric.finetune.descend", watch)
+    monkeypatch.setattr("memedit.parametric.epochs.descend", watch)
     with FineTuning("l", 1, bound=1.5e-2, steps=4, rate=1e-2, batch_size=2).apply(model, tokenizer, MANY):
         end = float((LayerMap(model).matrix(1) - before).abs().max())
 
@@ -153,7 +154,7 @@ def test_a_batch_that_is_learned_is_passed_over_until_all_are(tokenizer: PreTrai
     steps: list[int] = []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memedit.parametric.finetune.descend", lambda *_: next(losses))
+        patch.setattr("memedit.parametric.epochs.descend", lambda *_: next(losses))
         train(model, parts, torch.optim.Adam([weight]), 9, 0.01, lambda: steps.append(1))
 
     assert len(steps) == 1
