@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TypedDict
 
 from memedit.evaluation.cases import Expected, Question
@@ -112,7 +113,25 @@ class Examination:
 
     def examine(self) -> dict[str, CaseRecord]:
         """The record of each case, by its key."""
+        finished: dict[str, CaseRecord] = {
+            case.key: {
+                "replies": {},
+                "after": {},
+                "written": None,
+                "recalled": {},
+                "seconds": 0.0,
+                "scoring_seconds": 0.0,
+            }
+            for case in self._cases
+        }
         jobs = [job for case in self._cases for job in self._jobs(case)]
+        for together in self._together(jobs):
+            self._ask(together, finished)
+        self._recall(jobs, finished)
+        return finished
+
+    def _ask(self, jobs: Sequence[_Job], finished: Mapping[str, CaseRecord]) -> None:
+        """Answer prompts together, compare and score the answers, and add them to the records of their cases."""
         began = self._clock()
         replies = self._method.answer([Ask(job["span"], job["question"].prompt) for job in jobs])
         seconds, began = self._clock() - began, self._clock()
@@ -121,22 +140,20 @@ class Examination:
             self._score(jobs, replies, records)
         scoring_seconds = self._clock() - began
         self._compare(jobs, records)
-        finished: dict[str, CaseRecord] = {
-            case.key: {
-                "replies": {},
-                "after": {},
-                "written": None,
-                "recalled": {},
-                "seconds": seconds / len(self._cases),
-                "scoring_seconds": scoring_seconds / len(self._cases),
-            }
-            for case in self._cases
-        }
         for job, record in zip(jobs, records, strict=True):
-            finished[job["case"]]["after" if job["after"] else "replies"][job["name"]] = record
+            case = finished[job["case"]]
+            case["after" if job["after"] else "replies"][job["name"]] = record
+            case["seconds"] += seconds / len(jobs)
+            case["scoring_seconds"] += scoring_seconds / len(jobs)
         self._write(jobs, replies, finished)
-        self._recall(jobs, finished)
-        return finished
+
+    def _together(self, jobs: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
+        """The jobs that are answered in one go: where it takes time to put edits in, those that see the same ones."""
+        if self._method.side_by_side:
+            yield jobs
+            return
+        for _, own in groupby(sorted(jobs, key=_span), key=_span):
+            yield list(own)
 
     def _jobs(self, case: Placed) -> Iterator[_Job]:
         for number, question, expected in case.asked(self._options):
@@ -205,6 +222,10 @@ class Examination:
         for (job, _, _), prompt, said in zip(asked, prompts, self._model.generate(prompts, sampling), strict=True):
             known = answer_right(said.text, prompt, job["expected"].answers)
             finished[job["case"]]["recalled"][job["name"]] = known
+
+
+def _span(job: _Job) -> Span:
+    return job["span"]
 
 
 def recall_prompt(subject: str, relation: str) -> str:

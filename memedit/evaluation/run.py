@@ -140,7 +140,13 @@ def _examined(
 
 
 def _batches(todo: Sequence[Placed], options: Options, side_by_side: bool) -> Iterator[list[Placed]]:
-    """Cases to be examined together; those of one memory only, where they cannot be side by side."""
+    """Cases to be examined together; those of one memory only, where they cannot be side by side.
+
+    Where edits are in the weights and scalability is measured, all cases are: each batch would make most edits anew.
+    """
+    if options.scalability and not side_by_side:
+        yield list(todo)
+        return
     batch: list[Placed] = []
     for case in todo:
         full = len(batch) >= options.cases_per_batch

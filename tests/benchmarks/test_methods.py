@@ -23,7 +23,7 @@ from memedit.memory.memory import EditMemory
 from memedit.models.base import Completion, Prompt, Sampling
 from memedit.strategies.base import Steps, complete
 from memedit.strategies.direct import base_prompt
-from tests.benchmarks.single_hop import COUNTERFACT, ZSRE, Named, Reader
+from tests.benchmarks.single_hop import COUNTERFACT, ZSRE, Named, Reader, counterfact_row
 
 if TYPE_CHECKING:
     from memedit.memory.memory import MemoryView
@@ -101,6 +101,24 @@ def test_a_parametric_method_holds_the_edits_of_one_memory_at_a_time(tmp_path: P
     assert result["generated"]["exact_invariance"] == 0.0
     assert result["teacher_forced"]["edit_success"] == 0.0, "its probabilities are those of the weights"
     assert result["teacher_forced"]["exact_invariance"] == 1.0
+
+
+def test_scalability_puts_each_set_of_edits_into_the_weights_once(tmp_path: Path, reader: Reader) -> None:
+    rows = [
+        counterfact_row(number, f"Book {name}", f"Author {name}", "Jon Dahl")
+        for number, name in enumerate("ABCDEFGHIJKL")
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(rows), encoding="utf-8")
+    weights = Weights()
+    options = Options(
+        "counterfact", tmp_path / "data.json", tmp_path / "out.json", edits=None, scalability=True, cases_per_batch=2
+    )
+
+    run(options, WeightsMethod(cast("ParametricModel", weights)), RememberedModel(reader))
+
+    assert len(weights.held) == len(set(weights.held)) == 12 + 2, (
+        "each alone, which the first is too; the first ten; all"
+    )
 
 
 class Clock:
