@@ -11,7 +11,7 @@ from typing import get_args
 from memedit.evaluation.cases import Benchmark, Kind
 from memedit.evaluation.environment import environment
 from memedit.evaluation.figures import figures
-from memedit.evaluation.method import open_method
+from memedit.evaluation.opening import open_method
 from memedit.evaluation.options import Options
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.report import plot_shares, read_result

@@ -17,7 +17,7 @@ from memedit.errors import BadDataFile, InvalidSpec, MissingExtra
 from memedit.evaluation.cases import EditsAs, load, sniff
 from memedit.evaluation.command import load_base, measure
 from memedit.evaluation.environment import environment
-from memedit.evaluation.method import check_strategy
+from memedit.evaluation.opening import check_strategy
 from memedit.evaluation.options import Options
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.report import Figures, Table, number, percent, section

@@ -7,20 +7,15 @@ for those of a text after what a `Reply` says it was answered under.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from memedit.answer import Answer, Cost
 from memedit.edited import edited_prompt
-from memedit.errors import InvalidSpec
 from memedit.evaluation.cases import Edit
 from memedit.evaluation.environment import PeakMemory
-from memedit.evaluation.remembered import RememberedModel
 from memedit.memory.fact import Fact
 from memedit.models.base import Completion, LanguageModel, Prompt, Sampling, Score
-from memedit.strategies import with_demonstrations
 from memedit.strategies.base import Complete, Resolution, Step, Steps
 from memedit.strategies.direct import base_prompt
 
@@ -228,58 +223,3 @@ def ask_unedited(model: LanguageModel, prompts: Sequence[str]) -> list[str]:
 
     asked = [base_prompt(prompt) for prompt in prompts]
     return [completion.text for completion in model.generate(asked, Sampling(max_tokens=BASE_TOKENS))]
-
-
-@contextmanager
-def open_method(
-    model: str, strategy: str, base: RememberedModel, demonstrations: Path | None = None
-) -> Iterator[Method]:
-    """What a name stands for: a strategy over an empty memory, or a parametric method.
-
-    Args:
-        model: The base model's spec; a parametric method loads a copy of its own, whose weights it edits.
-        strategy: Name of the strategy or of the method.
-        base: The same model, unedited.
-        demonstrations: The file that `ike` takes its demonstrations from, or None for those that ship.
-
-    Raises:
-        InvalidSpec: There is neither a strategy nor a method of that name, or it takes no demonstrations.
-        BadDataFile, BadRow: The demonstrations are not as they should be.
-        UnknownLayers: The weights of `model` cannot be edited.
-    """
-    where = check_strategy(strategy)
-    chosen = with_demonstrations(strategy, demonstrations)
-    if where == "weights":
-        from memedit.evaluation.weights import WeightsMethod
-        from memedit.parametric.model import edited
-
-        yield WeightsMethod(edited(model, strategy))
-        return
-    from memedit.counterfactual_adapter import has_adapter
-    from memedit.editor import MemEditor
-    from memedit.memory.memory import EditMemory
-
-    adapter: Literal["adapter", "base"] = "adapter" if model == "embedded" and has_adapter() else "base"
-    with (
-        EditMemory(embed_on_write=False) as memory,
-        MemEditor(base, memory, strategy=chosen, counterfactual=adapter) as editor,
-    ):
-        yield MemoryMethod(editor)
-
-
-def check_strategy(name: str) -> Literal["memory", "weights"]:
-    """Where the edits go that a strategy or a parametric method makes.
-
-    Raises:
-        InvalidSpec: There is neither of that name.
-    """
-    from memedit.parametric.model import METHODS
-    from memedit.strategies import strategy_names
-
-    names = strategy_names()
-    if name in names:
-        return "memory"
-    if name in METHODS:
-        return "weights"
-    known = ", ".join([*names, *METHODS])
-    raise InvalidSpec(f"There is no strategy {name!r}.", f"Choose one of: {known}.")

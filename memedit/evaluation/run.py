@@ -14,7 +14,8 @@ from typing import cast
 from memedit.errors import InvalidSpec
 from memedit.evaluation.cases import load
 from memedit.evaluation.examine import CaseRecord, Examination
-from memedit.evaluation.method import Method, open_method
+from memedit.evaluation.method import Method
+from memedit.evaluation.opening import open_method
 from memedit.evaluation.options import Options, Placed, place, rows_needed
 from memedit.evaluation.ray import Worker, batch_size, on_ray
 from memedit.evaluation.remembered import RememberedModel

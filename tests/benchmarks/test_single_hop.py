@@ -18,7 +18,8 @@ from memedit.evaluation.cases import Benchmark, load
 from memedit.evaluation.command import main
 from memedit.evaluation.examine import checkpoints, recall_prompt
 from memedit.evaluation.figures import figures
-from memedit.evaluation.method import Ask, MemoryMethod, open_method
+from memedit.evaluation.method import Ask, MemoryMethod
+from memedit.evaluation.opening import open_method
 from memedit.evaluation.options import Options, place, rows_needed
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.run import run

@@ -12,7 +12,8 @@ import pytest
 from memedit.errors import UnknownLayers
 from memedit.evaluation.cases import Edit
 from memedit.evaluation.command import main
-from memedit.evaluation.method import Seen, open_method
+from memedit.evaluation.method import Seen
+from memedit.evaluation.opening import open_method
 from memedit.evaluation.remembered import RememberedModel
 from memedit.evaluation.weights import WeightsMethod
 from memedit.memory.fact import FactInput
