@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -177,7 +176,6 @@ def _write(file: Path, sizes: dict[int, Figures], data: str, seed: int, *, compl
         "benchmark": BENCHMARK,
         "seed": seed,
         "data_digest": data,
-        "load_average": os.getloadavg()[0],
         **environment(sys.argv),
         "sizes": {str(size): figures for size, figures in sizes.items()},
     }

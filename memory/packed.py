@@ -6,14 +6,23 @@ The operators are no part of PyTorch's public interface: `can_pack` says whether
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether a weight can be packed: it lies in the main memory, and this build of PyTorch has the operators."""
-    return weight.device.type == "cpu" and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether a weight can be packed: it lies in the main memory, and the operators of this build of PyTorch work."""
+    return weight.device.type == "cpu" and _works()
+
+
+@cache
+def _works() -> bool:
+    try:
+        return tuple(multiply(torch.ones(1, 16), pack([torch.ones(16, 16)])).shape) == (1, 16)
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def pack(weights: Sequence[Tensor]) -> Tensor:

@@ -28,8 +28,9 @@ def environment(argv: Sequence[str]) -> dict[str, object]:
 
     Returns:
         JSON-ready: ``command``, ``python``, ``platform``, ``cpu``, ``cores`` (those this process may use),
-        ``memory_gib``, ``load_average`` (processes that ran or waited, in the last minute), ``versions`` (of the installed packages that matter), ``commit`` (None outside a git
-        checkout; ends in "+changes" when the tree differs from it) and ``started_at`` (UTC).
+        ``memory_gib``, ``load_average`` (processes that ran or waited, in the last minute), ``versions`` (of the installed
+        packages that matter), ``commit`` (None outside a git checkout; ends in "+changes" when the tree differs from it)
+        and ``started_at`` (UTC).
     """
     return {
         "command": _command(argv),

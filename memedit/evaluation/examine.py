@@ -6,7 +6,8 @@ What a `Method` is handed to answer is an `Ask`; what is expected goes to `Metho
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import TypedDict
 
@@ -18,8 +19,9 @@ from memedit.evaluation.remembered import RememberedModel
 from memedit.models.base import Prompt, Sampling, Score
 
 FLUENCY_TOKENS = 100
-"""Most tokens written for the measure of fluency. ROME's texts are of 100 with their prompts, which are all of a case's, and
-sampled from the five likeliest; here the first prompt is continued by the likeliest, so that a run can be repeated."""
+"""Most tokens written for the measure of fluency. ROME's texts are of 100 with their prompts, which are all of a case's,
+and sampled from the five likeliest; here the first prompt is continued by the likeliest, so that a run can be
+repeated."""
 SCORED_NAMES = 4
 """Most names of an answer that are scored under teacher forcing; the best counts."""
 ALONE = "alone"
@@ -180,9 +182,8 @@ class Examination:
         for seen in dict.fromkeys(one[-1] for one in scored):
             own = [one for one in scored if one[-1] == seen]
             wanted = [_wanted(job["expected"], prompt) for job, prompt, _, _ in own]
-            scores = iter(self._method.score(seen, [pair for pairs in wanted for pair in pairs]))
-            for (_, _, record, _), pairs in zip(own, wanted, strict=True):
-                record["forced"] = _forced([next(scores) for _ in pairs])
+            for (_, _, record, _), forced in zip(own, _forced(wanted, partial(self._method.score, seen)), strict=True):
+                record["forced"] = forced
 
     def _compare(self, jobs: Sequence[_Job], records: Sequence[ReplyRecord]) -> None:
         """Ask the unedited model what edits are not about, and score it too."""
@@ -197,9 +198,8 @@ class Examination:
         if self._options.teacher_forced:
             scored = [(job, record) for job, record in kept if job["expected"].answers]
             wanted = [_wanted(job["expected"], job["question"].prompt) for job, _ in scored]
-            scores = iter(self._model.score([pair for pairs in wanted for pair in pairs]))
-            for (_, record), pairs in zip(scored, wanted, strict=True):
-                record["base_forced"] = _forced([next(scores) for _ in pairs])
+            for (_, record), forced in zip(scored, _forced(wanted, self._model.score), strict=True):
+                record["base_forced"] = forced
 
     def _write(self, jobs: Sequence[_Job], replies: Sequence[Reply], finished: Mapping[str, CaseRecord]) -> None:
         writing = [
@@ -262,7 +262,15 @@ def _continued(prompt: Prompt, text: str) -> str:
     return f" {text}" if isinstance(prompt, str) and not prompt[-1:].isspace() else text
 
 
-def _forced(scores: Sequence[Score]) -> ForcedRecord:
+def _forced(
+    wanted: Sequence[Sequence[tuple[Prompt, str]]], score: Callable[[Sequence[tuple[Prompt, str]]], list[Score]]
+) -> list[ForcedRecord]:
+    """What teacher forcing gives for each prompt, all of them scored together."""
+    scores = iter(score([pair for pairs in wanted for pair in pairs]))
+    return [_forced_record([next(scores) for _ in pairs]) for pairs in wanted]
+
+
+def _forced_record(scores: Sequence[Score]) -> ForcedRecord:
     return {
         "scores": [(score.log_probability, score.tokens) for score in scores],
         "matched": [score.matched_tokens for score in scores],

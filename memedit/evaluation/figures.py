@@ -1,8 +1,8 @@
 """Figures of a single-hop run: marks what was recorded against what is expected, and sums up.
 
 Here gold meets answers. Every measure is given under ``teacher_forced`` and under ``generated``, and under ``mentioned`` as
-generated but more lenient; how each is made is told in `memedit.evaluation.measures`. Where no model wrote an answer (see `MemoryMethod`), it has probability 1, so that it
-is right under teacher forcing where it is right as generated.
+generated but more lenient; how each is made is told in `memedit.evaluation.measures`. Where no model wrote an answer (see
+`MemoryMethod`), it has probability 1, so that it is right under teacher forcing where it is right as generated.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def figures(finished: Finished) -> dict[str, object]:
     - ``neighborhood_success`` (CounterFact; NS) over prompts about other subjects, where the right answer is the old one;
       ``locality`` (zsRE, KnowEdit; and ``locality_by_kind``): agreement with the unedited model;
     - ``exact_invariance``: over the same prompts, how often the answer is the unedited model's, byte for byte (teacher
-      forced: every log probability that was measured, to `SAME`); ``exact_invariance_untouched`` leaves out the prompts that name
-      the subject of another case's edit in the same memory, which may well be about that edit;
+      forced: every log probability that was measured, to `SAME`); ``exact_invariance_untouched`` leaves out the prompts
+      that name the subject of another case's edit in the same memory, which may well be about that edit;
     - ``portability`` (``portability_by_kind``): over questions that follow from an edit; ``portability_known`` over those
       whose other fact the base model knows when asked alone, with their number;
     - ``retainability``: edit success of the first, second ... tenth of the edits, all of them being made;
@@ -129,13 +129,13 @@ def invariant(asked: Asked, scoring: Scoring) -> float | None:
     reply = asked.reply
     if scoring != "teacher_forced":
         return float(reply["text"] == reply["base"])
-    if reply["base_forced"] is None:
+    before, after = reply["base_forced"], reply["forced"]
+    if before is None:
         return None
-    pairs = (
-        [] if reply["forced"] is None else zip(reply["forced"]["scores"], reply["base_forced"]["scores"], strict=True)
-    )
-    far = [abs(after - before) > SAME for (after, _), (before, _) in pairs]
-    return float(bool(far) and not any(far))
+    if after is None:  # no model wrote the answer
+        return 0.0
+    pairs = zip(before["scores"], after["scores"], strict=True)
+    return float(all(abs(new - old) <= SAME for (old, _), (new, _) in pairs))
 
 
 def _generated(asked: Asked, *, lenient: bool) -> float | None:

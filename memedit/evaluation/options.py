@@ -74,7 +74,7 @@ class Options:
             "scorings": ["teacher_forced", "generated"] if self.teacher_forced else ["generated"],
             "fluency_measured": self.fluency,
             "attributes_asked": self.attributes,
-            **({} if self.kinds is None else {"kinds": list(self.kinds)}),
+            "kinds": self.kinds,
             "scalability_measured": self.scalability,
         }
 

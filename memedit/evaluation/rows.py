@@ -58,7 +58,7 @@ def read_rows(path: str | Path, name: str, *layouts: Sequence[str]) -> Iterator[
         text = data.decode("utf-8-sig").strip()
         rows = json.loads(text) if text.startswith("[") else None
     except (ValueError, RecursionError) as error:
-        raise _no_json(path, name, error) from error
+        raise _no_json(path, "neither a JSON array nor JSON Lines", error, name) from error
     rows = list(_lines(text, path, name)) if rows is None else rows
     if not rows:
         raise BadDataFile(f"{path}: holds no rows.", f"Give a {name} file.")
@@ -84,17 +84,16 @@ def _lines(text: str, path: Path, name: str) -> Iterator[object]:
             yield json.loads(line)
         except (ValueError, RecursionError) as error:
             if number == 1:
-                raise _no_json(path, name, error) from error
+                is_one = line.startswith("{") and "Extra data" not in str(error)
+                found = (
+                    "one JSON object, or its first line is broken" if is_one else "neither a JSON array nor JSON Lines"
+                )
+                raise _no_json(path, found, error, name) from error
             raise BadRow(f"is no JSON ({error}).", _COMPARE, row=number, source=path.name) from error
 
 
-def _no_json(path: Path, name: str, error: Exception) -> BadDataFile:
-    if path.read_bytes().lstrip()[:1] == b"{" and "Extra data" not in str(error):
-        return BadDataFile(
-            f"{path}: is one JSON object, or its first line is broken ({error}).",
-            f"Give a {name} file: an array, or a row a line.",
-        )
-    return BadDataFile(f"{path}: is neither a JSON array nor JSON Lines ({error}).", f"Give a {name} file.")
+def _no_json(path: Path, found: str, error: Exception, name: str) -> BadDataFile:
+    return BadDataFile(f"{path}: is {found} ({error}).", f"Give a {name} file: an array, or a row a line.")
 
 
 def _has_most(row: object, fields: Sequence[str]) -> bool:

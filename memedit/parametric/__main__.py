@@ -15,11 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memedit.errors import BadDataFile, BadRow, MemEditError
+from memedit.errors import BadDataFile, MemEditError
+from memedit.evaluation.cases import Problem, load
+from memedit.evaluation.measures import preferred
+from memedit.evaluation.rows import fail_row
 from memedit.parametric.edits import WeightEdit
 from memedit.parametric.model import ParametricModel, edited
 
@@ -28,11 +31,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, help="Edits in a model's weights, for comparison.", no_args_is_help=True)
 
-_FIELDS = (
-    *(f"requested_rewrite.{name}" for name in ("prompt", "subject", "target_new.str", "target_true.str")),
-    "paraphrase_prompts",
-    "neighborhood_prompts",
-)
+_FIELDS = {"paraphrase": "paraphrase_prompts", "locality": "neighborhood_prompts"}
+"""The fields that a row may leave empty, and must not here, by the kind of their prompts."""
 
 Model = Annotated[str, typer.Option(help="'embedded' or 'hf:NAME_OR_PATH'.")]
 
@@ -53,17 +53,17 @@ def measure(
     share of prompts about other subjects where P(old) > P(new). P is the mean log probability of the tokens, as in Meng et
     al. 2022; a case's prompts are averaged first.
     """
-    rows = _rows(data)[start : start + limit]
-    if not rows:
+    problems = _problems(data)[start : start + limit]
+    if not problems:
         raise BadDataFile(f"{data} has no row after the first {start}.", "Give a smaller --start.")
     held = edited(model, method)
     layer = _take_layer(held, layer)
     cases = []
-    for row in rows:
-        cases.append(_measure(held, row))
+    for problem in problems:
+        cases.append(_measure(held, problem))
         figures = _figures(cases)
         print(
-            f"{len(cases)}/{len(rows)} " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()),
+            f"{len(cases)}/{len(problems)} " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()),
             file=sys.stderr,
         )
         if out is not None:  # after every case, so that a run that is ended early leaves what it found
@@ -106,54 +106,43 @@ def _take_layer(model: ParametricModel, layer: int | None) -> int | None:
     return layer
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadDataFile(f"{path} cannot be read as JSON: {error}.", "Give a CounterFact file.") from error
-    if not isinstance(rows, list):
-        raise BadDataFile(f"{path} is no JSON array.", "Give a CounterFact file.")
-    for number, row in enumerate(rows, 1):
-        for field in _FIELDS:
-            if not _has(row, field.split(".")):
-                raise BadRow("is missing.", "Mend the row, or leave it out.", row=number, source=path.name, field=field)
-    return rows
+def _problems(path: Path) -> list[Problem]:
+    problems = load(path, "counterfact")
+    for problem in problems:
+        for kind, field in _FIELDS.items():
+            if all(question.kind != kind for question in problem.case.questions):
+                fail_row("is empty.", problem.case.row, path.name, field)
+    return problems
 
 
-def _has(value: object, names: Sequence[str]) -> bool:
-    for name in names:
-        if not isinstance(value, dict) or name not in value:
-            return False
-        value = value[name]
-    return bool(value)
-
-
-def _measure(model: ParametricModel, row: dict[str, Any]) -> dict[str, float]:
-    rewrite = row["requested_rewrite"]
-    subject, new, old = rewrite["subject"], rewrite["target_new"]["str"], rewrite["target_true"]["str"]
-    edit = WeightEdit(rewrite["prompt"].format(subject), subject, new)
-    prompts = [[edit.prompt], row["paraphrase_prompts"], row["neighborhood_prompts"]]
+def _measure(model: ParametricModel, problem: Problem) -> dict[str, float]:
+    made = problem.case.edit
+    edit = WeightEdit(made.prompt, made.subject, made.target)
     model.hold([])
-    before = _shares(model, prompts, new, old)
+    before = _shares(model, problem)
     wall, cpu = time.perf_counter(), time.process_time()
     model.hold([edit])
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    after = _shares(model, prompts, new, old)
+    after = _shares(model, problem)
     unedited = {f"{name}_unedited": share for name, share in before.items()}
     return {**after, **unedited, "seconds": wall, "cpu_seconds": cpu}
 
 
-def _shares(model: ParametricModel, prompts: Sequence[Sequence[str]], new: str, old: str) -> dict[str, float]:
+def _shares(model: ParametricModel, problem: Problem) -> dict[str, float]:
     """ES, PS and NS of one case, from its prompts of each kind."""
-    leads = iter(_leads(model, [prompt for kind in prompts for prompt in kind], new, old))
-    signed = zip(("ES", "PS", "NS"), (1, 1, -1), prompts, strict=True)
-    return {name: fmean(sign * next(leads) > 0 for _ in kind) for name, sign, kind in signed}
-
-
-def _leads(model: ParametricModel, prompts: Sequence[str], new: str, old: str) -> list[float]:
-    scores = model.score([(prompt, f" {name}") for prompt in prompts for name in (new, old)])
-    means = [score.log_probability / max(score.tokens, 1) for score in scores]
-    return [means[place] - means[place + 1] for place in range(0, len(means), 2)]
+    kinds = {"edit": "ES", "paraphrase": "PS", "locality": "NS"}
+    pairs = zip(problem.case.questions, problem.gold.expected, strict=True)
+    asked = [(question, expected) for question, expected in pairs if question.kind in kinds]
+    names = [
+        (question.prompt, f" {name}")
+        for question, expected in asked
+        for name in (expected.answers[0], expected.against)
+    ]
+    scores = iter(model.score(names))
+    found: dict[str, list[bool]] = {name: [] for name in kinds.values()}
+    for question, _ in asked:
+        found[kinds[question.kind]].append(preferred(next(scores), next(scores)))
+    return {name: fmean(marks) for name, marks in found.items()}
 
 
 def _figures(cases: Sequence[dict[str, float]]) -> dict[str, float]:

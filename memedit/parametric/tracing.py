@@ -110,7 +110,8 @@ def trace(
         fact: A fact that the model knows; the probability is that of its target's first token.
         state: What to put back.
         window: How many layers' MLPs or attentions are put back together, around each layer, with one more below it than
-            above where they are even; by default a fifth of the layers, as in the paper. One layer's `hidden` is always put back alone.
+            above where they are even; by default a fifth of the layers, as in the paper. One layer's `hidden` is always
+            put back alone.
         places: Which tokens' states to put back; negative ones count from the subject's last token down (-1 is that
             token). By default all.
         noise: How the subject is corrupted.

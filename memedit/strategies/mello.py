@@ -9,7 +9,8 @@ As in the paper, retrieval is the embedder's similarity over all facts, without 
 sub-question is for the model to say. Its answer may therefore differ from the unedited one though no fact contradicted.
 
 Where the model leaves the protocol or comes to no end, the last intermediate answer stands; where there is none, and with an empty
-memory, the question goes to the base model (the paper's script counts such questions as wrong). `Mello(structured=True)` runs the same rounds as a chat under a JSON schema.
+memory, the question goes to the base model (the paper's script counts such questions as wrong). `Mello(structured=True)` runs
+the same rounds as a chat under a JSON schema.
 """
 
 from __future__ import annotations

@@ -27,3 +27,11 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 @pytest.fixture
 def moments(tmp_path: Path) -> SecondMoments:
     return SecondMoments(TextSample(sentences=60, written=16, length=12), folder=tmp_path)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    """A model in a folder, as `edited` takes it."""
+    tiny_llama().save_pretrained(tmp_path / "tiny")
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    return f"hf:{tmp_path / 'tiny'}"

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from memedit import MemEditor
@@ -12,16 +10,7 @@ from memedit.parametric.edits import WeightEdit
 from memedit.parametric.fallback import weight_edits
 from memedit.parametric.finetune import FineTuning
 
-from .tiny import tiny_llama, tiny_tokenizer
-
 QUESTION = "is a city in Lyon"
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> str:
-    tiny_llama().save_pretrained(tmp_path / "tiny")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    return f"hf:{tmp_path / 'tiny'}"
 
 
 def method() -> FineTuning:

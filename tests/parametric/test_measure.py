@@ -13,8 +13,6 @@ from typer.testing import CliRunner
 from memedit.errors import BadDataFile, BadRow
 from memedit.parametric.__main__ import app
 
-from .tiny import tiny_llama, tiny_tokenizer
-
 ROW: dict[str, Any] = {
     "requested_rewrite": {
         "prompt": "The capital of {}",
@@ -25,13 +23,6 @@ ROW: dict[str, Any] = {
     "paraphrase_prompts": ["The city of New Zealand"],
     "neighborhood_prompts": ["The city of"],
 }
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> str:
-    tiny_llama().save_pretrained(tmp_path / "tiny")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    return f"hf:{tmp_path / 'tiny'}"
 
 
 def measure(tmp_path: Path, spec: str, rows: object, *words: str) -> dict[str, Any]:
